@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -21,33 +22,30 @@ from deployments.kubernetes_pool import OPTION, ensure_pods_pool
 from deployments.lost_runs import LostRuns
 from deployments.nightly import Nightly, prefect_file
 from deployments.notifications import ensure_notifications
-from deployments.stage_pool import deploy_stages, running_server
+from deployments.server import DEFAULT_PORT, running_server, server_or_running_one
+from deployments.stage_pool import deploy_stages
 from deployments.supervised import Supervised
 from deployments.work_pool import POOL, cancel_runs, ensure_pool, worker_name
-from flows.server.configured_server import check_server
-from flows.server.server import STARTUP_SECONDS, api_url, healthy, is_free, wait_until_healthy
+from flows.server.configured_server import check_proxies
+from flows.server.server import healthy
 from tasks.process.process import started
 from titanflow.common.errors import ConfigError, Problem, StageFailed, TitanflowError
-from titanflow.common.utf8_mode import restart_in_utf8_mode
+from titanflow.common.utf8_mode import replace_what_no_terminal_shows, restart_in_utf8_mode
+from titanflow.files.caches import can_be_written, move_unwritable
 
-DEFAULT_PORT = 4200
 DEPLOY_SECONDS = 120.0
 WATCH_SECONDS = 1.0
 LOOK_SECONDS = 10.0
 """How often runs are looked after; a lost one is known after three looks."""
-
-SERVER_ENV = {
-    # By default leases are kept in memory: a restart of the server crashes the run that holds one, and never frees its
-    # slot.
-    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
-}
 # Prefect's 10 s are most of the time between a run's submission and its start.
 WORKER_ENV = {"PREFECT_WORKER_QUERY_SECONDS": "2"}
 
 
 def main(
-    port: Annotated[int, typer.Option(help="The server's port, if none is running.")] = DEFAULT_PORT,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help=f"The server's port, if none is running; by default {DEFAULT_PORT}."),
+    ] = None,
     pool: Annotated[
         str | None,
         typer.Option(
@@ -59,7 +57,7 @@ def main(
         list[str] | None,
         typer.Option(help="With --pool: stages are pods of Kubernetes with this variable, as image=IMAGE; repeatable."),
     ] = None,
-    limit: Annotated[int, typer.Option(help="How many runs a worker takes at a time.")] = 1,
+    limit: Annotated[int, typer.Option(min=1, help="How many runs a worker takes at a time.")] = 1,
     one_worker_per_gpu: Annotated[
         bool, typer.Option(help="Start a worker for each GPU; by default one worker has all.")
     ] = False,
@@ -76,9 +74,14 @@ def main(
 ) -> None:
     """Serves the deployments on-demand and nightly until ^C."""
     restart_in_utf8_mode()
+    replace_what_no_terminal_shows()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:
+        check_proxies()
+        check_prefect_home()
+        if moved := move_unwritable():
+            print(f"warning: {moved}", file=sys.stderr)
         if job and (pool is None or one_worker_per_gpu):
             raise ConfigError(Problem("stages are pods", OPTION, expected="--pool, and no --one-worker-per-gpu"))
         if pool is not None and job:
@@ -94,11 +97,10 @@ def main(
         raise SystemExit(error.exit_code) from None
 
 
-def serve(port: int, limit: int, one_worker_per_gpu: bool, nightly: Nightly) -> None:
+def serve(port: int | None, limit: int, one_worker_per_gpu: bool, nightly: Nightly) -> None:
     """Starts what isn't running yet, deploys, and watches until it is interrupted; then stops what it started."""
     here = home()
-    logs = PREFECT_HOME.value() / "titanflow"
-    logs.mkdir(parents=True, exist_ok=True)
+    logs = logs_of()
     shares = gpu_shares() if one_worker_per_gpu else WHOLE_MACHINE
     deployed = prefect_file(nightly, logs)
     with contextlib.ExitStack() as stack:
@@ -113,7 +115,7 @@ def serve(port: int, limit: int, one_worker_per_gpu: bool, nightly: Nightly) -> 
         watch(server, workers, LostRuns(url, lambda line: print(line, flush=True)))
 
 
-def serve_pool(port: int, pool: str, limit: int, one_worker_per_gpu: bool) -> None:
+def serve_pool(port: int | None, pool: str, limit: int, one_worker_per_gpu: bool) -> None:
     """Works for a pool until it is interrupted, on the server of the runs."""
     here = home()
     url = running_server(port)
@@ -133,7 +135,7 @@ def serve_pool(port: int, pool: str, limit: int, one_worker_per_gpu: bool) -> No
         watch(None, workers, LostRuns(url, lambda line: print(line, flush=True), pool))
 
 
-def serve_pods(port: int, pool: str, limit: int, job: Sequence[str]) -> None:
+def serve_pods(port: int | None, pool: str, limit: int, job: Sequence[str]) -> None:
     """Works for a pool of Kubernetes until it is interrupted; its pods go on without it."""
     check_name(pool)
     url = running_server(port)
@@ -151,37 +153,17 @@ def check_name(pool: str) -> None:
         raise ConfigError(Problem(f"found {pool!r}, the pool of whole runs", "--pool", expected="another", hint=hint))
 
 
-def logs_of(pool: str) -> Path:
-    logs = PREFECT_HOME.value() / "titanflow" / pool
+def check_prefect_home() -> None:
+    """Refuses a home of Prefect's that can't be written: the database and the logs in it have to last."""
+    if not can_be_written(folder := PREFECT_HOME.value()):
+        found, expected = f"{folder} can't be written", "a folder that can, and that lasts: PREFECT_HOME=…"
+        raise ConfigError(Problem(found, "PREFECT_HOME", expected=expected))
+
+
+def logs_of(pool: str = "") -> Path:
+    logs = Path(PREFECT_HOME.value(), "titanflow", pool)
     logs.mkdir(parents=True, exist_ok=True)
     return logs
-
-
-@contextlib.contextmanager
-def server_or_running_one(port: int, logs: Path) -> Iterator[tuple[str, Supervised | None]]:
-    """The address of a server that runs already, or of one for the length of the block."""
-    if configured := PREFECT_API_URL.value():
-        check_server(configured)
-        yield configured, None
-        return
-    url = api_url(port)
-    if healthy(url):
-        yield url, None
-        return
-    if not is_free(port):
-        raise ConfigError(Problem(f"port {port} is taken", key="--port", expected="a free port: --port 4201"))
-    print(f"starting a Prefect server at {url} …", flush=True)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    log = logs / "server.log"
-    # The server makes the links in notifications, and its page asks port 4200 unless told otherwise.
-    env = {**SERVER_ENV, "PREFECT_UI_URL": url.removesuffix("/api"), "PREFECT_SERVER_UI_API_URL": url}
-    server = Supervised(
-        "server", command, log, env, is_up=lambda process: wait_until_healthy(process, url, log, STARTUP_SECONDS)
-    )
-    try:
-        yield url, server
-    finally:
-        server.stop()
 
 
 @contextlib.contextmanager
@@ -228,6 +210,7 @@ def welcome(url: str, logs: Path, nightly: str) -> str:
             f"Prefect's UI: {url.removesuffix('/api')}    logs: {logs}",
             "Try, in another terminal:",
             f"  export PREFECT_API_URL={url}",
+            *([f"  export NO_PROXY={hosts}"] if (hosts := os.environ.get("NO_PROXY")) else []),
             "  prefect deployment run pretrain-sft/on-demand --watch",
             "  prefect deployment run pretrain-sft/on-demand --param pretrain_steps=50 --param run=short --watch",
             f"{nightly} ^C stops everything.",

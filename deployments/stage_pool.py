@@ -11,18 +11,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.callables import parameter_schema
 
 from deployments.deployed import IN_FOLDER
-from flows.server.configured_server import check_server
-from flows.server.server import api_url
 from flows.stage import run_stage
 from flows.stage_in_pool import FLOW
 
 ENTRYPOINT = "flows.stage.run_stage"
-
-
-def running_server(port: int) -> str:
-    url = PREFECT_API_URL.value() or api_url(port)
-    check_server(url, "set PREFECT_API_URL to the server that the runs are on (make serve starts it)")
-    return url
 
 
 def deploy_stages(

@@ -6,22 +6,27 @@ import contextlib
 import importlib
 import logging
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect.events.worker import EventsWorker
 from prefect.logging.configuration import ensure_logging_setup
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_LOGGING_TO_API_BATCH_INTERVAL,
+    PREFECT_SERVER_API_AUTH_STRING,
     get_current_settings,
     temporary_settings,
 )
 
 from flows.interruption import ended_after, sigterm_as_exit
-from flows.server.configured_server import check_server
+from flows.server import own_database
+from flows.server.configured_server import check_proxies, check_server
 from flows.server.server import SERVER_GRACE_SECONDS, api_url, free_port, running_server
 from tasks.process.process import GRACE_SECONDS
 from titanflow.common.errors import TitanflowError
@@ -82,17 +87,17 @@ def local_api(meanwhile: Callable[[], object] | None = None) -> Iterator[str]:
     in the terminal's process group: ^C would end it before the run's last state is written, and its log would mix with
     the run's.
     """
+    check_proxies()
     if url := PREFECT_API_URL.value():
         check_server(url)
         yield url
         return
-    port = free_port()
-    env = {**get_current_settings().to_environment_variables(exclude_unset=True), **SERVER_ENV}
+    # In a shell from which a team's server is started its password stands, too.
+    password = PREFECT_SERVER_API_AUTH_STRING.value()
     with (
-        running_server(
-            [sys.executable, "-m", "flows.server.own_server", str(port)], api_url(port), env, meanwhile
-        ) as url,
-        temporary_settings({**OWN_SETTINGS, PREFECT_API_URL: url}),
+        tempfile.TemporaryDirectory(prefix="titanflow-") as folder,
+        own_server(Path(folder, "prefect.db"), meanwhile) as url,
+        temporary_settings({**OWN_SETTINGS, PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}),
     ):
         try:
             yield url
@@ -100,6 +105,15 @@ def local_api(meanwhile: Callable[[], object] | None = None) -> Iterator[str]:
             # Both are sent in the background, and the server ends now.
             EventsWorker.drain_all(timeout=FLUSH_SECONDS, at_exit=False)
             APILogHandler().flush()
+
+
+def own_server(database: Path, meanwhile: Callable[[], object] | None = None) -> contextlib.AbstractContextManager[str]:
+    """A run's own server, and its address, for the length of a block."""
+    port = free_port()
+    settings = get_current_settings().to_environment_variables(exclude_unset=True)
+    env = {**settings, **SERVER_ENV, **own_database.environment(database)}
+    command = [sys.executable, "-m", "flows.server.own_server", str(port), str(database)]
+    return running_server(command, api_url(port), env, meanwhile)
 
 
 def _load_flow() -> None:

@@ -1,1 +1,1 @@
-import titanflow  # noqa: F401 - refuses every system but Linux
+import titanflow  # noqa: F401 - refuses every system but Linux, and sets NO_PROXY

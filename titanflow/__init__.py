@@ -1,10 +1,30 @@
+import os
 import sys
 
 __version__ = "0.1.0"
 
+# Each program of this project imports this package first, before anything that another system lacks.
 if sys.platform != "linux":
-    # Each program of this project imports this package first, before anything that another system lacks.
     sys.exit(
         f"titanflow runs on Linux only, and this system is {sys.platform}: use a Linux machine or container, or WSL2 "
         "on Windows. A published model needs none of this: transformers loads it anywhere."
     )
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def ask_loopback_directly() -> None:
+    """Adds this machine's own names to ``NO_PROXY``, for this process and those it starts: no proxy reaches them.
+
+    Of the two spellings of a variable some libraries read only one, and others forget both if the lower one is empty.
+    """
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return
+    given = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY"))
+    hosts = dict.fromkeys(host for part in given.split(",") if (host := part.strip()))
+    # A star alone means every host, and nothing beside other names.
+    value = "*" if "*" in hosts else ",".join(hosts | dict.fromkeys(LOOPBACK))
+    os.environ.update(no_proxy=value, NO_PROXY=value)
+
+
+ask_loopback_directly()

@@ -1,4 +1,4 @@
-"""The Prefect server that a run starts for itself: ``python -m flows.server.own_server PORT``.
+"""The Prefect server that a run starts for itself: ``python -m flows.server.own_server PORT DATABASE``.
 
 It sleeps while it has no requests. Prefect's own server wakes up all the time: its background worker (docket) looks for
 schedules, late runs and pauses to end, which a server for one run never has; docket's queue in memory looks for expired
@@ -13,11 +13,14 @@ import asyncio
 import contextlib
 import gc
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+
+from flows.server import own_database
 
 TICK_SECONDS = 10.0
 """How often the date in the answers' headers is renewed."""
@@ -44,23 +47,24 @@ class OwnServer(uvicorn.Server):
 
 def without_background_work() -> FastAPI:
     """Prefect's app without docket: there is nothing that deletes runs or serves work pools."""
-    # Garbage collections during the imports would slow the start and free nothing.
-    gc.disable()
     from prefect.server.api import server
 
     def nothing(*_: Any, **__: Any) -> contextlib.nullcontext[None]:
         return contextlib.nullcontext()
 
     server.Docket = server.background_worker = nothing
-    app = server.create_app()
-    gc.freeze()
-    gc.enable()
-    return app
+    return server.create_app()
 
 
 def main() -> None:
-    port, app = int(sys.argv[1]), without_background_work
-    OwnServer(uvicorn.Config(app, factory=True, host="127.0.0.1", port=port, log_level="warning")).run()
+    port, database = int(sys.argv[1]), Path(sys.argv[2])
+    # Garbage collections during the imports would slow the start and free nothing.
+    gc.disable()
+    own_database.make(database)
+    app = without_background_work()
+    gc.freeze()
+    gc.enable()
+    OwnServer(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning")).run()
 
 
 if __name__ == "__main__":

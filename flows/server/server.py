@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import os
 import socket
 import tempfile
 import urllib.request
@@ -46,7 +48,8 @@ def healthy(url: str, timeout: float = 2.0) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=timeout) as answer:
             return bool(answer.status == 200)
-    except OSError:
+    # No URL, or no HTTP behind it.
+    except (OSError, ValueError, http.client.HTTPException):
         return False
 
 
@@ -54,14 +57,26 @@ def healthy(url: str, timeout: float = 2.0) -> bool:
 def running_server(
     command: Sequence[str], url: str, env: Mapping[str, str], meanwhile: Callable[[], object] | None = None
 ) -> Iterator[str]:
-    """A server for the length of the block; ``meanwhile`` is called while it starts. Yields its ``url``."""
-    with tempfile.TemporaryDirectory(prefix="titanflow-") as folder:
-        log = Path(folder) / "prefect-server.log"
+    """A server for the length of the block; ``meanwhile`` is called while it starts. Yields its ``url``.
+
+    Of a server that doesn't start the log stays: the message names it.
+    """
+    descriptor, name = tempfile.mkstemp(prefix="titanflow-prefect-server-", suffix=".log")
+    os.close(descriptor)
+    log, failed = Path(name), False
+    try:
         with started(command, log, env, SERVER_GRACE_SECONDS) as process:
             if meanwhile:
                 meanwhile()
-            wait_until_healthy(process, url, log, STARTUP_SECONDS)
+            try:
+                wait_until_healthy(process, url, log, STARTUP_SECONDS)
+            except StageFailed:
+                failed = True
+                raise
             yield url
+    finally:
+        if not failed:
+            log.unlink(missing_ok=True)
 
 
 def wait_until_healthy(process: Process, url: str, log: Path, timeout: float) -> None:

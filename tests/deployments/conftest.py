@@ -55,14 +55,21 @@ def tiny_configs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
+    """Served where much stands in the way: a dead proxy, a poor locale, no home folder, its own address as that of
+    another server."""
     home = tmp_path_factory.mktemp("served")
     port = free_port()
     output = home / "output"
+    (home / "file").touch()
+    (home / "tmp").mkdir()
     env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    env |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "latin-1"}
+    env |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
+    env |= {"HOME": str(home / "file" / "home"), "TMPDIR": str(home / "tmp"), "PREFECT_HOME": str(home)}
     with output.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "deployments.serve", "--port", str(port)],
-            env={**env, "PREFECT_HOME": str(home), "OMP_NUM_THREADS": "1"},
+            [sys.executable, "-m", "deployments.serve"],
+            env={**env, "PREFECT_API_URL": api_url(port), "OMP_NUM_THREADS": "1"},
             stdout=file,
             stderr=subprocess.STDOUT,
         )

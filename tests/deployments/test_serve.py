@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelling
 from watching import PATIENCE, alive, lines, wait_for
 
-from deployments.serve import server_or_running_one
+from deployments.server import server_or_running_one
 from titanflow.common.errors import ConfigError
 
 FOREVER = 1_000_000
@@ -170,11 +170,11 @@ def test_stopping_cancels_the_run_in_hand_and_leaves_no_process(served, started_
 
 
 def test_an_address_where_nothing_answers_is_named(tmp_path):
-    env = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_HOME": str(tmp_path)}
+    env = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/else/api", "PREFECT_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "deployments.serve"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=2 * PATIENCE, check=False)
     assert done.returncode == ConfigError.exit_code
-    assert "PREFECT_API_URL: nothing answers at http://127.0.0.1:9/api" in done.stderr
+    assert "PREFECT_API_URL: nothing answers at http://127.0.0.1:9/else/api" in done.stderr
 
 
 def test_a_taken_port_is_named(tmp_path):

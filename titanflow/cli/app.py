@@ -15,6 +15,7 @@ from rich.text import Text
 from titanflow.common.console import Output
 from titanflow.common.errors import TitanflowError
 from titanflow.config.keys.on_stale import OnStale
+from titanflow.files.caches import move_unwritable
 
 out, err = Output(), Output(stderr=True)
 INTERRUPTED = 130
@@ -45,11 +46,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def reports_errors(function: Command) -> Command:
-    """Prints a TitanflowError as one message and exits with its status."""
+    """Prints a TitanflowError as one message and exits with its status; sees to it that caches can be written."""
 
     @functools.wraps(function)
     def wrapper(*arguments: Any, **options: Any) -> Any:
         try:
+            if moved := move_unwritable():
+                err.print(Text.assemble(("warning: ", "yellow"), moved))
             return function(*arguments, **options)
         except TitanflowError as error:
             err.print(Text.assemble(("error: ", "bold red"), str(error)))

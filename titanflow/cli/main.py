@@ -7,9 +7,7 @@ else to stderr. Only the commands that need Prefect or torch import them.
 
 from __future__ import annotations
 
-import io
 import os
-import sys
 from typing import Annotated
 
 import typer
@@ -22,7 +20,7 @@ from titanflow.cli.prove_resume import prove_resume
 from titanflow.cli.run import plan, run
 from titanflow.cli.show import config, masks, report
 from titanflow.cli.stage_commands import benchmark, prove_losses
-from titanflow.common.utf8_mode import STREAMS, restart_in_utf8_mode
+from titanflow.common.utf8_mode import STREAMS, replace_what_no_terminal_shows, restart_in_utf8_mode
 
 COMMANDS = (
     run, plan, config, masks, report, export, verify, chat, prove_resume, prove_losses, benchmark, nights, patches,
@@ -61,10 +59,7 @@ def main() -> None:
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     # Logs are UTF-8 whatever the terminal's encoding, so what is started doesn't inherit it.
     os.environ.pop(STREAMS, None)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A character that the terminal's encoding lacks must not end a command.
-            stream.reconfigure(errors="replace")
+    replace_what_no_terminal_shows()
     app()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -20,6 +21,13 @@ def restart_in_utf8_mode() -> None:
     if not _is_utf8_mode():
         os.environ.update({"PYTHONUTF8": "1", STREAMS: stream_encoding()})
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def replace_what_no_terminal_shows() -> None:
+    """Writes a question mark for a character that the terminal's encoding lacks, which would end a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def check_utf8_mode() -> None:

@@ -23,6 +23,7 @@ from titanflow.common.digests import digest
 from titanflow.common.errors import ConfigError
 from titanflow.common.files import write_text_atomically
 from titanflow.evals.task_yaml import as_list, read_yaml
+from titanflow.files.caches import cache_folder
 
 PACKAGE = "lm_eval"
 INDEX_VERSION = 1
@@ -180,5 +181,4 @@ def _cache_file(root: Path) -> Path:
         installed = version(PACKAGE)
     except PackageNotFoundError:
         installed = ""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "titanflow")
-    return folder / f"lm_eval-tasks-{digest([INDEX_VERSION, installed, str(root)])}.json"
+    return cache_folder() / f"lm_eval-tasks-{digest([INDEX_VERSION, installed, str(root)])}.json"

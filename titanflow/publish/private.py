@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from titanflow.common.credentials import redact
 from titanflow.common.errors import Problem
+from titanflow.common.files import expanded
 from titanflow.config.module import Module
 from titanflow.run.contract import StageRun
 
@@ -20,7 +20,7 @@ SHOWN = ("system_instruction", "gen_kwargs")
 
 def private_part(text: str) -> str:
     """The kind of secret that a text holds, without quoting it; empty if it holds none."""
-    home = str(Path.home())
+    home = str(expanded("~"))
     if redact(text) != text:
         return "a token"
     if len(home) > 1 and re.search(re.escape(home) + r"(/|\b)", text):

@@ -7,7 +7,8 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.local_run import local_api
-from flows.server.configured_server import check_server
+from flows.server import configured_server
+from flows.server.configured_server import check_proxies, check_server
 from flows.server.server import free_port
 from titanflow.common.errors import ConfigError
 
@@ -70,3 +71,28 @@ def test_a_run_is_refused_where_nothing_answers() -> None:
     nowhere = f"http://127.0.0.1:{free_port()}/api"
     with temporary_settings({PREFECT_API_URL: nowhere}), pytest.raises(ConfigError, match=nowhere), local_api():
         pass
+
+
+def test_a_proxy_between_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9")
+    with pytest.raises(ConfigError) as refused:
+        check_server("http://head.example:4200/api")
+    said = str(refused.value)
+    assert "nothing answers at http://head.example:4200/api through the proxy http://[redacted]127.0.0.1:9; " in said
+    assert "NO_PROXY=head.example asks it directly" in said
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with pytest.raises(ConfigError, match=r"nothing answers at http://127\.0\.0\.1:9/api\n"):
+        check_server("http://127.0.0.1:9/api")
+
+
+@pytest.mark.parametrize("name", ["ALL_PROXY", "https_proxy"])
+def test_a_proxy_that_no_client_speaks_to_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configured_server, "find_spec", lambda package: None)
+    monkeypatch.setenv(name, "http://proxy")
+    check_proxies()
+    monkeypatch.setenv(name, "socks5://me:secret@proxy")
+    refused = pytest.raises(ConfigError, match=rf"^{name.lower()}: found socks5://\[redacted\]proxy\n.*httpx\[socks\]")
+    with refused, local_api():
+        pass
+    monkeypatch.setenv("NO_PROXY", "*")
+    check_proxies()

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from titanflow.common.files import expanded
 from titanflow.plan.cluster.jobset import GROUP, PLURAL, VERSION
 
 ANSWER_SECONDS = (3.0, 20.0)
@@ -109,7 +110,7 @@ def jobs(method: str, *arguments: Any, **options: Any) -> Any:
 
 def _kubeconfigs() -> list[str]:
     given = os.environ.get("KUBECONFIG", "").split(os.pathsep)
-    paths = [path for path in given if path] or [str(Path.home() / ".kube" / "config")]
+    paths = [path for path in given if path] or [str(expanded("~/.kube/config"))]
     return [path for path in paths if Path(path).is_file()]
 
 

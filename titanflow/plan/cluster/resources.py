@@ -14,10 +14,13 @@ from titanflow.plan.launch import OF_PYTHON
 from titanflow.run.contract import StageRun
 from titanflow.run.torchrun import PATIENCE
 
-HANDED_ON = ("PATH", "HOME", "USER", "LANG", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX")
+HANDED_ON = (
+    *("PATH", "HOME", "USER", "LANG", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX"),
+    *("XDG_CACHE_HOME", "MPLCONFIGDIR"),
+)
 PREFIXES = (
     *("HF_", "WANDB_", "NCCL_", "TORCH_", "TORCHINDUCTOR_", "TRITON_", "GLOO_"),
-    *("SSL_", "http", "HTTP", "no_proxy", "NO_PROXY"),
+    *("SSL_", "http", "HTTP", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"),
 )
 """Environment variables that a job gets from the flow's environment, by name and by the beginning of their name."""
 NO_FOLDER = 74

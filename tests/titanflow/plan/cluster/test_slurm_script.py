@@ -58,6 +58,7 @@ def test_ranks_may_save_as_long_as_their_job(tmp_path: Path, monkeypatch: pytest
 def test_secrets_and_proxies_are_handed_on_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = {"HF_TOKEN": "hf_abc", "WANDB_API_KEY": "key", "https_proxy": "http://me:pass@proxy", "MINE": "mine"}
     secrets |= {"TRITON_CACHE_DIR": "/of/a-kernel", "TORCHINDUCTOR_CACHE_DIR": "/of/a-graph"}
+    secrets |= {"all_proxy": "http://me:other@proxy", "XDG_CACHE_HOME": "/of/all-caches"}
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("UNRELATED", "unrelated")

@@ -1,0 +1,85 @@
+"""The Prefect server of a served machine: one that runs already, or one that ``deployments.serve`` keeps alive."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import prefect
+from prefect.settings import PREFECT_API_URL
+
+from deployments.supervised import Supervised
+from flows.server.configured_server import check_server
+from flows.server.server import STARTUP_SECONDS, api_url, healthy, is_free, wait_until_healthy
+from tasks.process.process import Process
+from titanflow.common.errors import ConfigError, Problem, StageFailed
+
+DEFAULT_PORT = 4200
+SERVER_ENV = {
+    # By default leases are kept in memory: a restart of the server crashes the run that holds one, and never frees its
+    # slot.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
+}
+HERE = ("127.0.0.1", "localhost")
+"""The hosts of an address at which a server that listens to this machine alone answers."""
+UNKNOWN_MIGRATION = "Can't locate revision identified by"
+"""What a Prefect says of a database that a newer one has changed."""
+
+
+def running_server(port: int | None) -> str:
+    """The address of a server that runs already: the configured one, or one on this machine."""
+    url = PREFECT_API_URL.value() or api_url(port or DEFAULT_PORT)
+    check_server(url, "set PREFECT_API_URL to the server that the runs are on (make serve starts it)")
+    return url
+
+
+@contextlib.contextmanager
+def server_or_running_one(port: int | None, logs: Path) -> Iterator[tuple[str, Supervised | None]]:
+    """The address of a server that runs already, or of one for the length of the block.
+
+    ``port`` is the one that was asked for. What serves this machine names its address (``PREFECT_API_URL``) to whoever
+    uses it, and may be started again by one of them.
+    """
+    url = PREFECT_API_URL.value() or api_url(port or DEFAULT_PORT)
+    own = own_port(url)
+    if own is None or (port and own != port) or healthy(url):
+        check_server(url)
+        yield url, None
+        return
+    if not is_free(own):
+        raise ConfigError(Problem(f"port {own} is taken", key="--port", expected="a free port: --port 4201"))
+    print(f"starting a Prefect server at {url} …", flush=True)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HERE[0], "--port", str(own)]
+    log = logs / "server.log"
+    # The server makes the links in notifications, and its page asks port 4200 unless told otherwise.
+    env = {**SERVER_ENV, "PREFECT_UI_URL": url.removesuffix("/api"), "PREFECT_SERVER_UI_API_URL": url}
+    server = Supervised("server", command, log, env, is_up=lambda process: _wait_until_up(process, url, log))
+    try:
+        yield url, server
+    finally:
+        server.stop()
+
+
+def own_port(url: str) -> int | None:
+    """The port of an address at which a server of this machine may be started; None for any other address."""
+    try:
+        address = urlsplit(url)
+        is_own = address.scheme == "http" and address.hostname in HERE and address.path.rstrip("/") == "/api"
+        return address.port if is_own else None
+    except ValueError:
+        return None
+
+
+def _wait_until_up(process: Process, url: str, log: Path) -> None:
+    try:
+        wait_until_healthy(process, url, log, STARTUP_SECONDS)
+    except StageFailed as failed:
+        if UNKNOWN_MIGRATION not in log.read_text(encoding="utf-8", errors="replace"):
+            raise
+        found = f"a newer Prefect than {prefect.__version__} has changed the database in it; its log: {log}"
+        expected = "that Prefect, or a folder of its own: PREFECT_HOME=…"
+        raise ConfigError(Problem(found, "PREFECT_HOME", expected=expected)) from failed
