@@ -25,9 +25,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Crashed, Scheduled, State
 
 from deployments.lost_machines import LostMachines
-from deployments.work_pool import IN_HAND, POOL, WORKER_LABEL, WORKER_TYPE_LABEL, host_of
+from deployments.work_pool import IN_HAND, POOL, WORKER_TYPE_LABEL, host_of
 from tasks.process.process import MARK
-from tasks.ui.labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
+from tasks.ui.labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, WORKER_LABEL, labelled_process_lives
 from titanflow.config.keys.experiment import Retries
 
 FLOW_RUN_ID = "PREFECT__FLOW_RUN_ID"

@@ -21,11 +21,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
 from tasks.process.process import Process
+from tasks.ui.labels import WORKER_LABEL
 from titanflow.common.errors import ConfigError, Problem
 
 POOL = "titanflow"
 IN_HAND = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-WORKER_LABEL = "prefect.worker.name"
 WORKER_NAME = re.compile(r"(?P<host>.+?)-\d+(-gpu.+)?")
 WORKER_TYPE_LABEL = "prefect.worker.type"
 CANCEL_SECONDS = 35

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from prefect.events.worker import EventsWorker
+from prefect.exceptions import Abort, Pause
 from prefect.logging.configuration import ensure_logging_setup
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import (
@@ -20,11 +21,12 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from flows.interruption import ended_after, sigterm_as_exit
+from flows.interruption.by_server import nobody_else
+from flows.interruption.by_signal import ended_after, sigterm_as_exit
 from flows.server.configured_server import check_server
 from flows.server.server import SERVER_GRACE_SECONDS, api_url, free_port, running_server
 from tasks.process.process import GRACE_SECONDS
-from titanflow.common.errors import TitanflowError
+from titanflow.common.errors import StageStopped, TitanflowError
 from titanflow.config.overrides import parse_settings
 
 if TYPE_CHECKING:
@@ -66,12 +68,16 @@ def run_flow(
     Raises:
         ConfigError: the config can't be used.
         StageFailed: a stage failed; what was made before it stays.
+        StageStopped: the run was cancelled, suspended, deleted or ended on its server.
     """
     values = {setting.key: setting.parameter for setting in parse_settings(overrides)}
     with ended_after(INTERRUPTED_SECONDS), sigterm_as_exit(), _readable_log(), local_api(meanwhile=_load_flow):
         from flows.pretrain_sft import pretrain_sft
 
-        return pretrain_sft(experiment=experiment, configs=configs, run=run, wait=wait, overrides=values or None)
+        try:
+            return pretrain_sft(experiment=experiment, configs=configs, run=run, wait=wait, overrides=values or None)
+        except (Abort, Pause) as told:
+            raise StageStopped(f"{told}. What was saved stays; the next run goes on from there.") from None
 
 
 @contextlib.contextmanager
@@ -94,9 +100,11 @@ def local_api(meanwhile: Callable[[], object] | None = None) -> Iterator[str]:
         ) as url,
         temporary_settings({**OWN_SETTINGS, PREFECT_API_URL: url}),
     ):
+        own = nobody_else.set(True)
         try:
             yield url
         finally:
+            nobody_else.reset(own)
             # Both are sent in the background, and the server ends now.
             EventsWorker.drain_all(timeout=FLUSH_SECONDS, at_exit=False)
             APILogHandler().flush()

@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, State
 from pydantic import Field, WithJsonSchema
 
+from flows.interruption.by_server import heeding_server
 from flows.night import run_night, scheduled_day
 from flows.parameters.form import KEYS, Evaluate, Pretrain, Publish, Sft, StageForm
 from flows.parameters.run_request import RunRequest
@@ -102,7 +103,8 @@ def pretrain_sft(
         return run_plan(make_plan(*request), request, wait)
 
     name = dated(run)
-    ended = run_night(experiment, configs, name, settings, work) if night else work(name, settings)
+    with heeding_server():
+        ended = run_night(experiment, configs, name, settings, work) if night else work(name, settings)
     if isinstance(ended, Summary) and ended.held_back:
         return Completed(name=HELD_BACK, message=ended.held_back, data=ended)
     return ended

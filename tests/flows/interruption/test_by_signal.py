@@ -10,7 +10,7 @@ from watching import PATIENCE, STAYS, alive, lines, wait_for
 # As Prefect with a server that is gone: handlers of its own, which have the signal sent again and again, and no end.
 LINGERS = f"""
     import signal, subprocess, sys, time
-    from flows.interruption import ended_after
+    from flows.interruption.by_signal import ended_after
     heard = set()
     with ended_after(0.3):
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -25,7 +25,7 @@ LINGERS = f"""
 # After the block it waits for what would have ended it.
 ENDS = """
     import threading
-    from flows.interruption import ended_after
+    from flows.interruption.by_signal import ended_after
     with ended_after(0.0):
         (waits,) = [thread for thread in threading.enumerate() if thread.name == "ended-after"]
     waits.join()
