@@ -117,12 +117,16 @@ def _load_flow() -> None:
 
 
 class _Readable(logging.Filter):
-    """Drops ``UNREAD`` lines, and Prefect's tracebacks of errors that the command line prints as a message."""
+    """Drops ``UNREAD`` lines, and the error that ends the run, which the command line prints."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], TitanflowError):
+        if record.levelno >= logging.ERROR and isinstance(record.args, tuple) and _has_error(record.args):
             return False
         return not record.getMessage().startswith(UNREAD)
+
+
+def _has_error(args: tuple[object, ...]) -> bool:
+    return any(isinstance(argument, TitanflowError) for argument in args)
 
 
 @contextlib.contextmanager

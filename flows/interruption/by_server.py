@@ -1,7 +1,7 @@
 """Leaves a flow run whose state on the server was changed: suspended, deleted, ended by hand, or put off by ``serve``.
 
-Prefect tells a flow between two tasks that it was suspended, which may be hours later. It never tells a flow that it was
-deleted or got another state: its stage would train on unseen, and a later stage would publish.
+Prefect tells a flow between two tasks that it was suspended, which may be hours later. It never tells a flow that it
+was deleted or got another state: its stage would train on unseen, and a later stage would publish.
 """
 
 from __future__ import annotations

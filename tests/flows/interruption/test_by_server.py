@@ -1,4 +1,4 @@
-"""A run whose state on the server is changed while a stage works; tests/survival has the UI's buttons with real parts."""
+"""A run whose state on the server is changed while a stage works; tests/survival has the UI's buttons themselves."""
 
 import threading
 from types import SimpleNamespace
@@ -87,7 +87,7 @@ def test_a_cancelled_run_without_a_worker_ends_cancelled(changed):
 
 
 def test_the_command_line_says_it_in_a_sentence(changed):
-    run, told = changed(lambda client, run: client.delete_flow_run(run), StageStopped, local_run.run_flow)
+    _, told = changed(lambda client, run: client.delete_flow_run(run), StageStopped, local_run.run_flow)
     assert told == "The run was deleted on the server. What was saved stays; the next run goes on from there."
 
 
