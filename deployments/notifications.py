@@ -19,7 +19,7 @@ from prefect.events.actions import CallWebhook
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 
-from deployments.runs.queued_runs import QUEUED
+from deployments.flow_runs.queued_runs import QUEUED
 from flows.announce import HELD_BACK, PUBLISHED, RESOURCE
 from titanflow.common.errors import ConfigError, Problem, TitanflowError
 from titanflow.common.utf8_mode import restart_in_utf8_mode

@@ -16,13 +16,13 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from deployments.deployed import check_deployed
 from deployments.edited import changes, deployments_on, described, keep_edited
+from deployments.flow_runs.lost_runs import LostRuns
+from deployments.flow_runs.planned_stop import planned_stop
 from deployments.gpu_workers import WHOLE_MACHINE, gpu_shares
 from deployments.home import home
 from deployments.kubernetes_pool import OPTION, ensure_pods_pool
 from deployments.nightly import Nightly, prefect_file
 from deployments.notifications import NIGHTLY, ensure_notifications
-from deployments.runs.lost_runs import LostRuns
-from deployments.runs.planned_stop import planned_stop
 from deployments.stage_pool import deploy_stages, running_server
 from deployments.supervised import Supervised
 from deployments.work_pool import POOL, ensure_pool, worker_name

@@ -18,8 +18,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Pending, Running, Scheduled
 from watching import PATIENCE, alive, wait_for
 
-from deployments.runs import lost_runs
-from deployments.runs.lost_runs import FLOW_RUN_ID, LOOKS, LOOKS_PENDING, LostRuns, automatic_attempt, living_runs
+from deployments.flow_runs import lost_runs
+from deployments.flow_runs.lost_runs import FLOW_RUN_ID, LOOKS, LOOKS_PENDING, LostRuns, automatic_attempt, living_runs
 from deployments.work_pool import host_of, worker_name
 from flows import sign_of_life as module_of_signs
 from flows.sign_of_life import sign_of_life

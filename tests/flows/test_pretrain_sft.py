@@ -11,6 +11,7 @@ from small_plan import FAILS, HOLDS_BACK, IS_KILLED_ONCE, PREPARES, PUBLISHES, T
 
 from flows import pretrain_sft as module
 from flows import run_plan
+from flows.night import scheduled_day
 from flows.parameters.settings import KNOBS
 from flows.pretrain_sft import Summary, dated, pretrain_sft
 from tasks.ui.labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
@@ -246,13 +247,13 @@ def test_the_short_parameters_have_the_bounds_of_the_keys_that_they_set():
 def test_a_date_in_the_run_s_name_is_the_scheduled_day(monkeypatch):
     late_in_new_york = datetime.fromisoformat("2026-11-20T23:59:59-05:00")
     monkeypatch.setitem(FIELDS, "scheduled_start_time", lambda: late_in_new_york)
-    assert dated("nightly-{date}") == "nightly-2026-11-21"
-    assert dated("main") == "main"
-    assert dated(None) is None
+    assert dated("nightly-{date}", scheduled_day) == "nightly-2026-11-21"
+    assert dated("main", scheduled_day) == "main"
+    assert dated(None, scheduled_day) is None
 
 
 def test_a_date_without_a_schedule_is_today():
-    assert dated("{date}") == f"{datetime.now(UTC):%Y-%m-%d}"
+    assert dated("{date}", scheduled_day) == f"{datetime.now(UTC):%Y-%m-%d}"
 
 
 @pytest.mark.parametrize("name", ["flows.pretrain_sft", "flows.local_run"])

@@ -13,12 +13,20 @@ from uuid import UUID
 import psutil
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentUpdate
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from watching import alive, lines, wait_for
 
-from deployments.runs.lost_runs import FLOW_RUN_ID
+from deployments.flow_runs.lost_runs import FLOW_RUN_ID
 from flows.server.server import api_url, free_port, healthy
 
 STARTUP_SECONDS = 600
@@ -172,6 +180,12 @@ class Machine:
         """What the UI's button Delete does."""
         with self._client() as client:
             client.delete_flow_run(flow_run)
+
+    def queue(self) -> list:
+        """The runs that wait."""
+        scheduled = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+        with self._client() as client:
+            return client.read_flow_runs(flow_run_filter=FlowRunFilter(state=scheduled))
 
     def flow_runs(self) -> list:
         """The newest flow runs first."""

@@ -123,6 +123,10 @@ def test_stop_of_serve(machine: Machine, configs: Path, cell: Cell) -> None:
     edited = {**machine.nightly().parameters, "experiment": "stdlib", "pretrain_steps": 7}
     machine.edit_nightly("0 3 * * *", False, edited)
     step = run.trains_on()
+    message = queued.reaches("Queued")
+    assert re.search("When it came, these were at work: tiny/running", message), message
+    names = {one.id: one.name for one in machine.queue()}
+    assert names[queued.id].startswith("tiny/queued pretrain.steps=1000000"), names
     began = datetime.now(UTC)
     machine.stop()
     cell.seconds = f"{(datetime.now(UTC) - began).total_seconds():.0f}"

@@ -23,7 +23,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Crashed, Scheduled, State
 
-from deployments.runs.in_hand import (
+from deployments.flow_runs.in_hand import (
     IN_HAND,
     WORKER_TYPE_LABEL,
     runs_in_hand,
@@ -31,8 +31,8 @@ from deployments.runs.in_hand import (
     server_time,
     state_of,
 )
-from deployments.runs.lost_machines import LostMachines
-from deployments.runs.queued_runs import tell_queued
+from deployments.flow_runs.lost_machines import LostMachines
+from deployments.flow_runs.queued_runs import tell_queued
 from deployments.work_pool import POOL, host_of
 from tasks.process.process import MARK
 from tasks.ui.labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, WORKER_LABEL, labelled_process_lives
