@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import stat
 import sys
 import threading
 from collections.abc import Iterator
@@ -26,17 +27,10 @@ def _hang_up(number: int, frame: FrameType | None) -> None:
     # To write to a terminal that is gone would raise an error in the midst of cleaning up.
     nowhere = os.open(os.devnull, os.O_RDWR)
     for output in (1, 2):
-        if os.isatty(output) or not _is_open(output):
+        # The system takes a terminal that is gone for none (`isatty`).
+        if stat.S_ISCHR(os.fstat(output).st_mode):
             os.dup2(nowhere, output)
     signal.raise_signal(signal.SIGTERM)
-
-
-def _is_open(output: int) -> bool:
-    try:
-        os.fstat(output)
-    except OSError:
-        return False
-    return True
 
 
 @contextlib.contextmanager

@@ -1,3 +1,4 @@
+import logging
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from flows.night import scheduled_day
 from flows.parameters.settings import KNOBS
 from flows.pretrain_sft import Summary, dated, pretrain_sft
 from tasks.ui.labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
-from titanflow.common.errors import ConfigError, HubError, StageFailed
+from titanflow.common.errors import ConfigError, HubError, Problem, StageFailed
 from titanflow.config.files.schema import BOUNDS
 from titanflow.config.module import stage_schema
 from titanflow.run.manifest import Manifest
@@ -242,6 +243,23 @@ def test_the_short_parameters_have_the_bounds_of_the_keys_that_they_set():
             word: schema[word] for word in ("type", *BOUNDS) if word in schema
         }, name
     assert pretrain_sft.parameters.required == []
+
+
+def test_a_mistake_is_shown_as_its_lines(api, monkeypatch, caplog):
+    mistake = ConfigError(
+        [Problem("found 3", "a", "my.yaml:3", "a name"), Problem("found 4", "b", "my.yaml:4", hint="try 5")]
+    )
+
+    def refuse(*arguments):
+        raise mistake
+
+    monkeypatch.setattr(module, "make_plan", refuse)
+    with get_client(sync_client=True) as client:
+        state = pretrain_sft("tiny", return_state=True)
+        assert client.read_flow_run(state.state_details.flow_run_id).state.message == str(mistake)
+    errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert errors == ["2 problems:\nmy.yaml:3: a: found 3\n    expected: a name\nmy.yaml:4: b: found 4\n    try 5"]
+    assert "Traceback" not in caplog.text
 
 
 def test_a_date_in_the_run_s_name_is_the_scheduled_day(monkeypatch):
