@@ -12,13 +12,12 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from types import FrameType
 
 from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
-from prefect.exceptions import Abort, ObjectNotFound, Pause, PrefectSignal
+from prefect.exceptions import Abort, ObjectNotFound, Pause, PrefectSignal, TerminationSignal
 from prefect.states import Cancelled
 
 from tasks.ui.labels import WORKER_LABEL
@@ -56,7 +55,6 @@ def heeding_server() -> Iterator[None]:
     run, logger = context.flow_run, get_run_logger()
     over, sending = threading.Event(), threading.Lock()
     change: PrefectSignal | None = None
-    is_told = False
 
     def look() -> None:
         nonlocal change
@@ -67,32 +65,28 @@ def heeding_server() -> Iterator[None]:
                     with sending:
                         if not over.is_set():
                             change = found
-                            # A signal interrupts whatever the main thread waits for.
+                            # It interrupts whatever the main thread waits for; Prefect's handler makes an exception of
+                            # it, with which the task ends, too.
                             os.kill(os.getpid(), signal.SIGTERM)
                     return
 
-    def leave(number: int, frame: FrameType | None) -> None:
-        nonlocal is_told
-        if change is not None and not is_told:
-            is_told = True
-            raise change
-        if callable(before):
-            before(number, frame)
-
-    before = signal.signal(signal.SIGTERM, leave)
     try:
-        # The thread gets this one's context: settings name the server.
-        threading.Thread(target=contextvars.copy_context().run, args=[look], name="heeding-server", daemon=True).start()
-        yield
-    except RunCancelled as cancelled:
-        with get_client(sync_client=True) as client:
-            client.set_flow_run_state(run.id, Cancelled(message=f"{cancelled}."))
-        raise
-    finally:
-        # The thread isn't waited for: its request may take a minute if the server is away.
-        with sending:
-            over.set()
-        signal.signal(signal.SIGTERM, before)
+        try:
+            # The thread gets this one's context: settings name the server.
+            started = threading.Thread(target=contextvars.copy_context().run, args=[look], daemon=True)
+            started.start()
+            yield
+        finally:
+            # The thread isn't waited for: its request may take a minute if the server is away.
+            with sending:
+                over.set()
+    except TerminationSignal:
+        if change is None:
+            raise
+        if isinstance(change, RunCancelled):
+            with get_client(sync_client=True) as client:
+                client.set_flow_run_state(run.id, Cancelled(message=f"{change}."))
+        raise change from None
 
 
 def _change(client: SyncPrefectClient, run: FlowRun) -> PrefectSignal | None:

@@ -68,10 +68,11 @@ def state_of(run):
         (Scheduled(name="AwaitingRetry"), StateChanged, "The run's state was set to AwaitingRetry"),
     ],
 )
-def test_the_stage_saves_and_the_state_stays(changed, state, error, message, caplog):
+def test_the_stage_saves_and_the_state_stays(changed, state, error, message, caplog, wait_for_states):
     run, told = changed(put(state), error)
     assert told == message
     assert state_of(run).name == state.name
+    wait_for_states(SimpleNamespace(id=run), {"pretrain": "Crashed"})
     assert f"{message}: the stage saves and ends" in caplog.text
     assert "pretrain was stopped; it saved nothing yet" in caplog.text
 
