@@ -13,10 +13,9 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from deployments.deployed import FLOW
 from deployments.nightly import Nightly
 from deployments.notifications import NIGHTLY
-
-FLOW = "pretrain-sft"
 
 Found = Mapping[str, DeploymentResponse]
 """The deployments on a server, by name."""
