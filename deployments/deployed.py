@@ -10,7 +10,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from titanflow.common.errors import ConfigError, Problem
 
-ON_DEMAND = "pretrain-sft/on-demand"
+FLOW = "pretrain-sft"
+"""The flow of whole runs."""
+ON_DEMAND = f"{FLOW}/on-demand"
 IN_FOLDER = "prefect.deployments.steps.set_working_directory"
 """The step of a deployment by which its runs start in a folder."""
 

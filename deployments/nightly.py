@@ -12,19 +12,10 @@ from prefect.client.schemas.schedules import CronSchedule
 
 from deployments.notifications import NIGHTLY
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.config.experiment import Experiment, load_experiment
+from titanflow.config.experiment import load_experiment
 
 DEPLOYMENTS = Path(__file__).with_name("prefect.yaml")
 CRON_EXPECTED = "minute hour day month weekday, as '30 0 * * *'"
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """A ``prefect.yaml`` to apply, the experiment of its nightly, and a description for the user."""
-
-    path: Path
-    experiment: Experiment
-    described: str
 
 
 @dataclass(frozen=True)
@@ -36,7 +27,7 @@ class Nightly:
     timezone: str | None = None
 
 
-def prefect_file(nightly: Nightly, folder: Path) -> Deployed:
+def prefect_file(nightly: Nightly, folder: Path) -> Path:
     """Writes the changed ``prefect.yaml`` into ``folder``; checked before anything is started."""
     deployments: dict[str, Any] = yaml.safe_load(DEPLOYMENTS.read_text(encoding="utf-8"))
     deployment = next(one for one in deployments["deployments"] if one["name"] == NIGHTLY)
@@ -47,10 +38,10 @@ def prefect_file(nightly: Nightly, folder: Path) -> Deployed:
     cron, zone = schedule["cron"], schedule["timezone"]
     _check("--nightly-cron", cron, CRON_EXPECTED, lambda: CronSchedule(cron=cron))
     _check("--timezone", zone, "a name as Europe/Berlin", lambda: CronSchedule(cron=cron, timezone=zone))
-    experiment = load_experiment(parameters["experiment"])
+    load_experiment(parameters["experiment"])
     path = folder / DEPLOYMENTS.name
     path.write_text(yaml.safe_dump(deployments, sort_keys=False), encoding="utf-8")
-    return Deployed(path, experiment, f"nightly runs {parameters['experiment']} at {cron} ({zone}).")
+    return path
 
 
 def _check(option: str, found: str, expected: str, build: Callable[[], object]) -> None:

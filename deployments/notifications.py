@@ -19,6 +19,7 @@ from prefect.events.actions import CallWebhook
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 
+from deployments.flow_runs.queued_runs import QUEUED
 from flows.announce import HELD_BACK, PUBLISHED, RESOURCE
 from titanflow.common.errors import ConfigError, Problem, TitanflowError
 from titanflow.common.utf8_mode import restart_in_utf8_mode
@@ -116,7 +117,7 @@ def _trigger(kind: Kind) -> EventTrigger:
         return EventTrigger(expect=expect, match=of_run, match_related=of_deployment, posture=Posture.Reactive)
     if kind == "not started":
         return EventTrigger(
-            after={"prefect.flow-run.Late"},
+            after={"prefect.flow-run.Late", f"prefect.flow-run.{QUEUED}"},
             # Any event: the run starts, is cancelled or waits for its slot.
             expect={"prefect.flow-run.*"},
             match=of_run,

@@ -16,21 +16,25 @@ import typer
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from deployments.deployed import check_deployed
+from deployments.edited import changes, deployments_on, described, keep_edited
+from deployments.flow_runs.lost_runs import LostRuns
+from deployments.flow_runs.planned_stop import planned_stop
 from deployments.gpu_workers import WHOLE_MACHINE, gpu_shares
 from deployments.home import home
 from deployments.kubernetes_pool import OPTION, ensure_pods_pool
-from deployments.lost_runs import LostRuns
 from deployments.nightly import Nightly, prefect_file
-from deployments.notifications import ensure_notifications
+from deployments.notifications import NIGHTLY, ensure_notifications
 from deployments.server import DEFAULT_PORT, running_server, server_or_running_one
 from deployments.stage_pool import deploy_stages
 from deployments.supervised import Supervised
-from deployments.work_pool import POOL, cancel_runs, ensure_pool, worker_name
+from deployments.work_pool import POOL, ensure_pool, worker_name
+from flows.interruption.by_signal import hangup_as_sigterm
 from flows.server.configured_server import check_proxies
 from flows.server.server import healthy
 from tasks.process.process import started
 from titanflow.common.errors import ConfigError, Problem, StageFailed, TitanflowError
 from titanflow.common.utf8_mode import replace_what_no_terminal_shows, restart_in_utf8_mode
+from titanflow.config.experiment import load_experiment
 from titanflow.files.caches import can_be_written, move_unwritable
 
 DEPLOY_SECONDS = 120.0
@@ -77,6 +81,7 @@ def main(
     replace_what_no_terminal_shows()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
+    hangup_as_sigterm()
     try:
         check_proxies()
         check_prefect_home()
@@ -102,16 +107,20 @@ def serve(port: int | None, limit: int, one_worker_per_gpu: bool, nightly: Night
     here = home()
     logs = logs_of()
     shares = gpu_shares() if one_worker_per_gpu else WHOLE_MACHINE
-    deployed = prefect_file(nightly, logs)
+    deployments = prefect_file(nightly, logs)
     with contextlib.ExitStack() as stack:
         url, server = stack.enter_context(server_or_running_one(port, logs))
         env = {"PREFECT_API_URL": url, "TITANFLOW_HOME": str(here)}
         ensure_pool(url)
         workers = stack.enter_context(working_for_each(shares, env, limit, logs))
-        deploy(env, logs, deployed.path)
-        with temporary_settings({PREFECT_API_URL: url}):
-            ensure_notifications(deployed.experiment)
-        print(welcome(url, logs, deployed.described), flush=True)
+        before = deployments_on(url, deployments)
+        keep_edited(deployments, before, nightly)
+        deploy(env, logs, deployments)
+        after = deployments_on(url, deployments)
+        for change in changes(before, after):
+            print(change, flush=True)
+        notify(url, str(after[NIGHTLY].parameters.get("experiment")))
+        print(welcome(url, logs, described(after[NIGHTLY])), flush=True)
         watch(server, workers, LostRuns(url, lambda line: print(line, flush=True)))
 
 
@@ -184,13 +193,11 @@ def working(env: Mapping[str, str], limit: int, logs: Path, share: str = "", poo
     try:
         yield worker
     finally:
-        # A stopping worker kills its runs without telling the server, where they would stay Running for ever and hold
-        # their deployment's slot.
-        try:
+        with contextlib.ExitStack() as stop:
+            stop.callback(worker.stop)
             if healthy(env["PREFECT_API_URL"]):
-                cancel_runs(env["PREFECT_API_URL"], name, worker.process, pool)
-        finally:
-            worker.stop()
+                stop.enter_context(planned_stop(env["PREFECT_API_URL"], name, pool))
+                worker.stop()
 
 
 def deploy(env: Mapping[str, str], logs: Path, deployments: Path) -> None:
@@ -202,6 +209,17 @@ def deploy(env: Mapping[str, str], logs: Path, deployments: Path) -> None:
             said = log.read_text(errors="replace", encoding="utf-8")
             ended = f"ended with {status}" if status is not None else f"didn't end in {DEPLOY_SECONDS:g} s"
             raise StageFailed(f"prefect deploy {ended}:\n{said}")
+
+
+def notify(url: str, experiment: str) -> None:
+    """Makes the notices of nightly's experiment, which may have been edited in the UI since it was checked."""
+    try:
+        loaded = load_experiment(experiment)
+    except ConfigError as error:
+        print(f"nightly can't run, and nobody is notified: {error}", file=sys.stderr, flush=True)
+        return
+    with temporary_settings({PREFECT_API_URL: url}):
+        ensure_notifications(loaded)
 
 
 def welcome(url: str, logs: Path, nightly: str) -> str:

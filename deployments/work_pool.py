@@ -1,4 +1,4 @@
-"""The process work pool of the deployments, and the runs that a worker has in hand."""
+"""The process work pool of the deployments, and the names of its workers."""
 
 from __future__ import annotations
 
@@ -6,30 +6,15 @@ import os
 import re
 import socket
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    WorkPoolFilter,
-    WorkPoolFilterName,
-)
-from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelling
 
-from tasks.process.process import Process
 from titanflow.common.errors import ConfigError, Problem
 
 POOL = "titanflow"
-IN_HAND = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-WORKER_LABEL = "prefect.worker.name"
 WORKER_NAME = re.compile(r"(?P<host>.+?)-\d+(-gpu.+)?")
-WORKER_TYPE_LABEL = "prefect.worker.type"
-CANCEL_SECONDS = 35
-"""Prefect kills a cancelled run after 30 s."""
 
 
 def worker_name(share: str = "") -> str:
@@ -61,24 +46,3 @@ def ensure_pool(url: str, pool: str = POOL) -> None:
                 raise ConfigError(
                     Problem(f"{pool!r} is of type {found}", "--pool", expected="a pool of type process", hint=hint)
                 ) from None
-
-
-def cancel_runs(url: str, worker_name: str, worker: Process, pool: str = POOL) -> None:
-    """Cancels the runs that a worker has in hand, and waits until their stages have saved and ended."""
-    with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
-        for run in runs_of(client, worker_name, pool):
-            print(f"cancelling {run.name} …", flush=True)
-            client.set_flow_run_state(run.id, Cancelling(message="titanflow's serve was stopped."), force=True)
-        for _ in range(CANCEL_SECONDS):
-            if not runs_of(client, worker_name, pool) or worker.wait(1.0) is not None:
-                return
-
-
-def runs_of(client: SyncPrefectClient, worker_name: str, pool: str = POOL) -> list[FlowRun]:
-    found = client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=IN_HAND))),
-        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
-    )
-    # A run that isn't a process of the worker outlives it: a pod of Kubernetes.
-    mine = {WORKER_LABEL: worker_name, WORKER_TYPE_LABEL: "process"}
-    return [run for run in found if mine.items() <= run.labels.items()]

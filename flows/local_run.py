@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect.events.worker import EventsWorker
+from prefect.exceptions import Abort, Pause
 from prefect.logging.configuration import ensure_logging_setup
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import (
@@ -24,12 +25,13 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from flows.interruption import ended_after, sigterm_as_exit
+from flows.interruption.by_server import nobody_else
+from flows.interruption.by_signal import ended_after, sigterm_as_exit
 from flows.server import own_database
 from flows.server.configured_server import check_proxies, check_server
 from flows.server.server import SERVER_GRACE_SECONDS, api_url, free_port, running_server
 from tasks.process.process import GRACE_SECONDS
-from titanflow.common.errors import TitanflowError
+from titanflow.common.errors import StageStopped, TitanflowError
 from titanflow.config.overrides import parse_settings
 
 if TYPE_CHECKING:
@@ -71,12 +73,16 @@ def run_flow(
     Raises:
         ConfigError: the config can't be used.
         StageFailed: a stage failed; what was made before it stays.
+        StageStopped: the run was cancelled, suspended, deleted or ended on its server.
     """
     values = {setting.key: setting.parameter for setting in parse_settings(overrides)}
     with ended_after(INTERRUPTED_SECONDS), sigterm_as_exit(), _readable_log(), local_api(meanwhile=_load_flow):
         from flows.pretrain_sft import pretrain_sft
 
-        return pretrain_sft(experiment=experiment, configs=configs, run=run, wait=wait, overrides=values or None)
+        try:
+            return pretrain_sft(experiment=experiment, configs=configs, run=run, wait=wait, overrides=values or None)
+        except (Abort, Pause) as told:
+            raise StageStopped(f"{told}. What was saved stays; the next run goes on from there.") from None
 
 
 @contextlib.contextmanager
@@ -99,9 +105,11 @@ def local_api(meanwhile: Callable[[], object] | None = None) -> Iterator[str]:
         own_server(Path(folder, "prefect.db"), meanwhile) as url,
         temporary_settings({**OWN_SETTINGS, PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}),
     ):
+        own = nobody_else.set(True)
         try:
             yield url
         finally:
+            nobody_else.reset(own)
             # Both are sent in the background, and the server ends now.
             EventsWorker.drain_all(timeout=FLUSH_SECONDS, at_exit=False)
             APILogHandler().flush()
@@ -123,12 +131,16 @@ def _load_flow() -> None:
 
 
 class _Readable(logging.Filter):
-    """Drops ``UNREAD`` lines, and Prefect's tracebacks of errors that the command line prints as a message."""
+    """Drops ``UNREAD`` lines, and the error that ends the run, which the command line prints."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], TitanflowError):
+        if record.levelno >= logging.ERROR and isinstance(record.args, tuple) and _has_error(record.args):
             return False
         return not record.getMessage().startswith(UNREAD)
+
+
+def _has_error(args: tuple[object, ...]) -> bool:
+    return any(isinstance(argument, TitanflowError) for argument in args)
 
 
 @contextlib.contextmanager

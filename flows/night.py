@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from prefect import get_run_logger
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
@@ -17,7 +17,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.runtime import deployment, flow_run
 from prefect.states import Completed, State
 
@@ -81,21 +81,32 @@ def why_left_out(catch_up: bool) -> str:
 
 def scheduled_day() -> str:
     """The day that this flow run was scheduled for, in the time zone of its deployment's schedule."""
-    when = flow_run.scheduled_start_time or clock()
-    return f"{when.astimezone(_time_zone()):%Y-%m-%d}"
+    zone: tzinfo = UTC
+    if deployment.id:
+        with get_client(sync_client=True) as client:
+            zone = _time_zone(client, client.read_flow_run(flow_run.id))
+    return _day(flow_run.scheduled_start_time, zone)
+
+
+def day_of(client: SyncPrefectClient, run: FlowRun) -> str:
+    """The same of any run of a deployment, which needn't have begun."""
+    return _day(run.expected_start_time, _time_zone(client, run))
+
+
+def _day(when: datetime | None, zone: tzinfo) -> str:
+    return f"{(when or clock()).astimezone(zone):%Y-%m-%d}"
 
 
 def clock() -> datetime:
     return datetime.now(UTC)
 
 
-def _time_zone() -> tzinfo:
-    """The time zone of this run's schedule, else of the deployment's first, else UTC."""
-    if not deployment.id:
+def _time_zone(client: SyncPrefectClient, run: FlowRun) -> tzinfo:
+    """The time zone of a run's schedule, else of its deployment's first, else UTC."""
+    if run.deployment_id is None:
         return UTC
-    with get_client(sync_client=True) as client:
-        schedules = client.read_deployment(deployment.id).schedules
-        key = client.read_flow_run(flow_run.id).idempotency_key or ""
+    schedules = client.read_deployment(run.deployment_id).schedules
+    key = run.idempotency_key or ""
     own = [one for one in schedules if str(one.id) in key] or schedules
     named = getattr(own[0].schedule, "timezone", None) if own else None
     return ZoneInfo(named) if named else UTC

@@ -1,23 +1,24 @@
 """The flow ``pretrain-sft``: from raw text to a published model, a task a stage."""
 
 # No `from __future__ import annotations`: Prefect makes the UI's form from the parameters' real types.
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
-from prefect.states import Completed, State
+from prefect.states import Completed, Failed, State
 from pydantic import Field, WithJsonSchema
 
+from flows.interruption.by_server import heeding_server
 from flows.night import run_night, scheduled_day
 from flows.parameters.form import KEYS, Evaluate, Pretrain, Publish, Sft, StageForm
 from flows.parameters.run_request import RunRequest
 from flows.parameters.settings import KNOBS, run_title, settings_from_parameters
 from flows.run_plan import Summary, run_plan
 from tasks.ui.results import HELD_BACK
-from titanflow.common.errors import ConfigError
+from titanflow.common.errors import ConfigError, TitanflowError
 from titanflow.config.experiment import experiment_name
 from titanflow.config.keys import bounds
 from titanflow.config.keys.on_stale import OnStale
@@ -33,8 +34,15 @@ Rate = Annotated[float | None, Field(ge=0), WithJsonSchema({"type": "number", **
 
 
 def flow_run_name() -> str:
-    """The experiment, the run, and its settings: ``stdlib/main pretrain.steps=200``."""
-    parameters = flow_run.parameters
+    """The name of this flow run; Prefect calls it."""
+    return title(flow_run.parameters, scheduled_day)
+
+
+def title(parameters: Mapping[str, Any], day: Callable[[], str]) -> str:
+    """The name of a run with these parameters: experiment, run, and settings, as ``stdlib/main pretrain.steps=200``.
+
+    ``day`` is asked for the day of a run whose name has it.
+    """
     experiment = parameters.get("experiment", DEFAULT_EXPERIMENT)
     knobs = {name: parameters.get(name) for name in KNOBS}
     forms = {stage: form for stage in KEYS if isinstance(form := parameters.get(stage), StageForm)}
@@ -44,7 +52,7 @@ def flow_run_name() -> str:
     with suppress(ConfigError):
         settings = settings_from_parameters(knobs, forms, parameters.get("overrides"))
         named = experiment_name(experiment, parameters.get("configs"), parameter_settings(settings))
-    return run_title(named, dated(parameters.get("run")) or DEFAULT_RUN, settings)
+    return run_title(named, dated(parameters.get("run"), day) or DEFAULT_RUN, settings)
 
 
 @flow(name="pretrain-sft", flow_run_name=flow_run_name, persist_result=False)
@@ -106,13 +114,19 @@ def pretrain_sft(
         request = RunRequest(experiment, configs, name, settings)
         return run_plan(make_plan(*request), request, wait)
 
-    name = dated(run)
-    ended = run_night(experiment, configs, name, settings, work) if night else work(name, settings)
+    name = dated(run, scheduled_day)
+    try:
+        with heeding_server():
+            ended = run_night(experiment, configs, name, settings, work) if night else work(name, settings)
+    except TitanflowError as error:
+        # Raised, it would be logged as a traceback, and its first line alone before that.
+        get_run_logger().error("%s", error)
+        return Failed(message=str(error), data=error)
     if isinstance(ended, Summary) and ended.held_back:
         return Completed(name=HELD_BACK, message=ended.held_back, data=ended)
     return ended
 
 
-def dated(run: str | None) -> str | None:
+def dated(run: str | None, day: Callable[[], str]) -> str | None:
     """A run's name with ``{date}`` replaced by the day that the flow run was scheduled for."""
-    return run.replace("{date}", scheduled_day()) if run and "{date}" in run else run
+    return run.replace("{date}", day()) if run and "{date}" in run else run

@@ -114,6 +114,10 @@ def stage_in_pool(plan: StagePlan, request: RunRequest) -> StageResult:
             # Only this run's retries start it again, even if it was lost before it began.
             client.update_flow_run_labels(flow_run.id, {LOST_LABEL: -1})
         state = _ended(flow_run)
+    except ObjectNotFound:
+        # Its own process sees that, too: it saves and ends.
+        deleted = f"{plan.stage}'s run in pool {plan.pool} was deleted"
+        raise StageFailed(f"{deleted}; the next run goes on from what it saved") from None
     except BaseException:
         with contextlib.suppress(Exception):
             _cancel(flow_run, CANCEL_SECONDS)

@@ -18,6 +18,7 @@ from tasks.jobs.follow import left_job, run_job
 from tasks.jobs.slurm import NoAnswerError
 from tasks.process.device_lock import device_lock
 from tasks.process.launch import launch
+from tasks.process.outcome import resumes
 from tasks.ui.artifacts import Logger
 from tasks.ui.labels import task_run_name
 from tasks.ui.progress import Progress
@@ -61,6 +62,12 @@ def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[st
         result = _result(plan, manifest, {**plan.env, **secrets()}, progress, logger)
     except StageLost as error:
         logger.warning("%s%s", error, again)
+        raise
+    except Exception:
+        raise
+    except BaseException:
+        # A cancel, a suspension, ^C or SIGTERM, whose state on the server can't say it.
+        logger.warning("%s was stopped%s", plan.stage, resumes(plan.stage, plan.run.folder))
         raise
     manifest.record_finish(plan.run, result)
     progress.finish(result)

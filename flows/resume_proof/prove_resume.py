@@ -13,7 +13,7 @@ from typing import Any
 
 from prefect.settings import PREFECT_API_URL
 
-from flows.interruption import sigterm_as_exit
+from flows.interruption.by_signal import sigterm_as_exit
 from flows.local_run import INTERRUPTED_SECONDS, local_api
 from flows.resume_proof.comparison import Check, compare
 from flows.resume_proof.kill_points import draw, phases

@@ -44,6 +44,8 @@ def _count(things: Any, name: str) -> str:
 
 
 LOST_LABEL, DELAY_LABEL = "titanflow.retries.lost", "titanflow.retries.delay"
+WORKER_LABEL = "prefect.worker.name"
+"""The worker that started a run; by Prefect, which ends a cancelled run by it."""
 PROCESS_LABEL = "titanflow.process"
 """A run's process: host, id, start time."""
 SIGN_LABEL = "titanflow.sign-of-life"

@@ -13,11 +13,13 @@ from uuid import UUID, uuid4
 import psutil
 import pytest
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import Cancelled, Cancelling, Crashed, Pending, Running
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Pending, Running, Scheduled
 from watching import PATIENCE, alive, wait_for
 
-from deployments import lost_runs
-from deployments.lost_runs import FLOW_RUN_ID, LOOKS, LOOKS_PENDING, LostRuns, living_runs
+from deployments.flow_runs import lost_runs
+from deployments.flow_runs.lost_runs import FLOW_RUN_ID, LOOKS, LOOKS_PENDING, LostRuns, automatic_attempt, living_runs
 from deployments.work_pool import host_of, worker_name
 from flows import sign_of_life as module_of_signs
 from flows.sign_of_life import sign_of_life
@@ -25,6 +27,8 @@ from tasks.process.process import MARK
 from tasks.ui.labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, SIGN_LABEL
 
 KILLED = "Process exited with status code: -9. Process exited due to a SIGKILL signal."
+AGAIN = Scheduled(name="AwaitingRetry", message=f"Attempt 2 of 3, after: {KILLED}")
+RETRY = Scheduled(name="AwaitingRetry", message="Retry from the UI")
 HERE = {"prefect.worker.name": f"{socket.gethostname()}-77", "prefect.worker.type": "process"}
 
 
@@ -32,7 +36,7 @@ class Server:
     """The part of Prefect's client that is used, on runs that are held here."""
 
     def __init__(self):
-        self.runs, self.history = {}, {}
+        self.runs, self.history, self.past = {}, {}, {}
         self.workers = {worker_name(): "ONLINE"}
         self.ahead = timedelta()
 
@@ -43,22 +47,36 @@ class Server:
     def read_workers_for_work_pool(self, pool):
         return [SimpleNamespace(name=name, status=status) for name, status in self.workers.items()]
 
-    def add(self, state, labels=HERE, attempt=1, deployment=True, pool="titanflow"):
+    def add(self, state, labels=HERE, deployment=True, pool="titanflow", past=(), **more):
         run = FlowRun(
             id=uuid4(),
             flow_id=uuid4(),
             name="tiny",
             state=state,
             labels=labels,
-            run_count=attempt,
             deployment_id=uuid4() if deployment else None,
             work_pool_name=pool,
+            **more,
         )
-        self.runs[run.id], self.history[run.id] = run, []
+        self.runs[run.id], self.history[run.id], self.past[run.id] = run, [], past
         return run.id
 
+    def read_flow_run(self, run):
+        if run not in self.runs:
+            raise ObjectNotFound(Exception("404"))
+        return self.runs[run]
+
+    def read_flow_run_states(self, run):
+        states = [*self.past.get(run, []), self.runs[run].state]
+        return sorted(states, key=lambda state: state.timestamp, reverse=True)
+
     def read_flow_runs(self, flow_run_filter, sort):
-        return [run for run in self.runs.values() if run.state.type in flow_run_filter.state.type.any_]
+        found = [run for run in self.runs.values() if run.state.type in flow_run_filter.state.type.any_]
+        due = flow_run_filter.next_scheduled_start_time
+        return [run for run in found if not due or run.state.state_details.scheduled_time <= due.before_]
+
+    def update_flow_run(self, run, name):
+        self.runs[run].name = name
 
     def set_flow_run_state(self, run, state):
         self.runs[run].state = state
@@ -151,12 +169,29 @@ def test_a_run_that_was_being_cancelled_is_cancelled_and_stays_so(server, look):
 def test_a_killed_flow_is_started_again_as_often_as_its_config_says(server, look):
     soon = datetime.now(UTC) + timedelta(seconds=1)
     first, last = (
-        server.add(Crashed(message=KILLED, timestamp=soon), {**HERE, LOST_LABEL: 1}, attempt) for attempt in (1, 2)
+        server.add(Crashed(message=KILLED, timestamp=soon), {**HERE, LOST_LABEL: 1}, past=past)
+        for past in ([], [AGAIN])
     )
     look(2)
     assert server.history[first] == [("AwaitingRetry", f"Attempt 2 of 2, after: {KILLED}")]
     assert server.history[last] == []
     assert look.told.count("tiny crashed in attempt 2 of 2 and isn't started again") == 1
+
+
+@pytest.mark.parametrize(
+    ("past", "attempt"),
+    [
+        ([], 1),
+        ([AGAIN, AGAIN], 3),
+        ([AGAIN, AGAIN, RETRY], 1),
+        ([AGAIN, RETRY, AGAIN], 2),
+        ([AGAIN, Scheduled(name="Put off"), Scheduled(name="Resuming"), Scheduled(name="Queued")], 2),
+    ],
+)
+def test_what_a_person_starts_again_uses_up_no_automatic_attempt(past, attempt):
+    began = datetime.now(UTC)
+    states = [state.model_copy(update={"timestamp": began + timedelta(number)}) for number, state in enumerate(past)]
+    assert automatic_attempt(reversed(states)) == attempt
 
 
 def test_a_crash_that_the_worker_may_tell_again_is_waited_out(server, look, monkeypatch):
@@ -190,6 +225,53 @@ def test_runs_that_crash_with_their_worker_are_started_again(server, look):
         )
     ]
     assert server.history[other] == []
+
+
+def test_a_deleted_run_is_told_of_by_the_machine_that_had_it(server, look):
+    server.workers["elsewhere-5"] = "ONLINE"
+    elsewhere = {**HERE, "prefect.worker.name": "elsewhere-5"}
+    deleted, ended, other = server.add(Running()), server.add(Running()), server.add(Running(), elsewhere)
+    look(1)
+    del server.runs[deleted], server.runs[other]
+    server.runs[ended].state = Completed()
+    look(2)
+    assert look.told == ["tiny was deleted on the server: it saves and ends"]
+
+
+BUSY = {"experiment": "tiny", "run": "night-{date}", "pretrain_steps": 3}
+
+
+def waiting(server, state="Scheduled", seconds=6, pool="titanflow", **more):
+    due = datetime.now(UTC) - timedelta(seconds=seconds)
+    return server.add(Scheduled(name=state, scheduled_time=due), {}, pool=pool, parameters=BUSY, **more)
+
+
+def test_a_run_that_waits_for_a_worker_has_its_name_and_says_so(server, look, monkeypatch):
+    zone = SimpleNamespace(id=uuid4(), schedule=CronSchedule(cron="0 2 * * *", timezone="Pacific/Auckland"))
+    server.read_deployment = lambda deployment: SimpleNamespace(schedules=[zone])
+    server.add(Running())
+    scheduled = datetime(2026, 3, 1, 23, tzinfo=UTC)
+    runs = [waiting(server, name, expected_start_time=scheduled) for name in ("Scheduled", "Late")]
+    retried, new, elsewhere = (
+        waiting(server, "AwaitingRetry"),
+        waiting(server, seconds=1),
+        waiting(server, pool="small"),
+    )
+    monkeypatch.setattr(lost_runs, "living_runs", lambda: set(server.runs))
+    look(3)
+    message = "Waits until a worker has time for it. When it came, these were at work: tiny."
+    for run in runs:
+        assert server.history[run] == [("Queued", message)]
+        assert server.runs[run].name == "tiny/night-2026-03-02 pretrain.steps=3"
+    assert server.history[retried] == server.history[new] == server.history[elsewhere] == []
+    assert server.runs[elsewhere].name == "tiny"
+
+
+def test_a_run_that_waits_for_no_other_is_late(server, look):
+    server.read_deployment = lambda deployment: SimpleNamespace(schedules=[])
+    run = waiting(server)
+    look(2)
+    assert server.history[run] == []
 
 
 def test_another_machine_s_runs_are_its_own(server, look):

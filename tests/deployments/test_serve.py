@@ -156,7 +156,7 @@ def test_a_run_whose_worker_was_killed_is_started_again(client, started_again):
     assert re.match(r"Attempt 2 of 3, after: the worker .* ended, and its runs with it", again.message)
 
 
-def test_stopping_cancels_the_run_in_hand_and_leaves_no_process(served, started_again, tiny_configs):
+def test_stopping_puts_the_run_in_hand_off_and_leaves_no_process(served, started_again, tiny_configs):
     flow_run = started_again
     saved = checkpoints(tiny_configs, "cancelled")
     assert served.stop() == []
@@ -165,8 +165,8 @@ def test_stopping_cancels_the_run_in_hand_and_leaves_no_process(served, started_
     assert processes_of(tiny_configs, "cancelled") == []
     assert newest(checkpoints(tiny_configs, "cancelled")) > newest(saved)
     with sqlite3.connect(served.home / "prefect.db") as database:
-        query = "select state_name from flow_run where id = ?"
-        assert database.execute(query, [str(flow_run.id)]).fetchone() == ("Cancelled",)
+        query = "select state_name, state_type from flow_run where id = ?"
+        assert database.execute(query, [str(flow_run.id)]).fetchone() == ("Put off", "SCHEDULED")
 
 
 def test_an_address_where_nothing_answers_is_named(tmp_path):

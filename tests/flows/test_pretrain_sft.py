@@ -1,3 +1,4 @@
+import logging
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -12,10 +13,11 @@ from small_plan import FAILS, HOLDS_BACK, IS_KILLED_ONCE, PREPARES, PUBLISHES, T
 
 from flows import pretrain_sft as module
 from flows import run_plan
+from flows.night import scheduled_day
 from flows.parameters.settings import KNOBS
 from flows.pretrain_sft import Summary, dated, pretrain_sft
 from tasks.ui.labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
-from titanflow.common.errors import ConfigError, HubError, StageFailed
+from titanflow.common.errors import ConfigError, HubError, Problem, StageFailed
 from titanflow.config.files.schema import BOUNDS
 from titanflow.config.module import stage_schema
 from titanflow.run.manifest import Manifest
@@ -257,16 +259,33 @@ def test_the_short_parameters_have_the_bounds_of_the_keys_that_they_set():
     assert pretrain_sft.parameters.required == []
 
 
+def test_a_mistake_is_shown_as_its_lines(api, monkeypatch, caplog):
+    mistake = ConfigError(
+        [Problem("found 3", "a", "my.yaml:3", "a name"), Problem("found 4", "b", "my.yaml:4", hint="try 5")]
+    )
+
+    def refuse(*arguments):
+        raise mistake
+
+    monkeypatch.setattr(module, "make_plan", refuse)
+    with get_client(sync_client=True) as client:
+        state = pretrain_sft("tiny", return_state=True)
+        assert client.read_flow_run(state.state_details.flow_run_id).state.message == str(mistake)
+    errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert errors == ["2 problems:\nmy.yaml:3: a: found 3\n    expected: a name\nmy.yaml:4: b: found 4\n    try 5"]
+    assert "Traceback" not in caplog.text
+
+
 def test_a_date_in_the_run_s_name_is_the_scheduled_day(monkeypatch):
     late_in_new_york = datetime.fromisoformat("2026-11-20T23:59:59-05:00")
     monkeypatch.setitem(FIELDS, "scheduled_start_time", lambda: late_in_new_york)
-    assert dated("nightly-{date}") == "nightly-2026-11-21"
-    assert dated("main") == "main"
-    assert dated(None) is None
+    assert dated("nightly-{date}", scheduled_day) == "nightly-2026-11-21"
+    assert dated("main", scheduled_day) == "main"
+    assert dated(None, scheduled_day) is None
 
 
 def test_a_date_without_a_schedule_is_today():
-    assert dated("{date}") == f"{datetime.now(UTC):%Y-%m-%d}"
+    assert dated("{date}", scheduled_day) == f"{datetime.now(UTC):%Y-%m-%d}"
 
 
 @pytest.mark.parametrize("name", ["flows.pretrain_sft", "flows.local_run"])

@@ -12,11 +12,21 @@ from uuid import UUID
 
 import psutil
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from watching import alive, lines, wait_for
 
-from deployments.lost_runs import FLOW_RUN_ID
+from deployments.flow_runs.lost_runs import FLOW_RUN_ID
 from flows.server.server import api_url, free_port, healthy
 
 STARTUP_SECONDS = 600
@@ -35,11 +45,11 @@ class Machine:
         self.url = api_url(self.port)
         self.output = home / "output"
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Starts the machine; returns when it takes runs."""
         with self.output.open("w") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "deployments.serve", "--port", str(self.port)],
+                [sys.executable, "-m", "deployments.serve", "--port", str(self.port), *options],
                 env={**self.env, "PREFECT_HOME": str(self.home), "OMP_NUM_THREADS": "1"},
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -147,6 +157,35 @@ class Machine:
         """What the UI's buttons do."""
         with self._client() as client:
             client.set_flow_run_state(flow_run, state)
+
+    def nightly(self):
+        """The deployment nightly."""
+        with self._client() as client:
+            return client.read_deployment_by_name("pretrain-sft/nightly")
+
+    def edit_nightly(self, cron: str, active: bool, parameters: dict) -> None:
+        """What the UI's forms of the deployment and of its schedule do."""
+        deployment = self.nightly()
+        with self._client() as client:
+            schedule = CronSchedule(cron=cron, timezone="UTC")
+            client.update_deployment_schedule(deployment.id, deployment.schedules[0].id, active, schedule)
+            client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))
+
+    def resume(self, flow_run: UUID) -> None:
+        """What the UI's button Resume does."""
+        with self._client() as client:
+            client.resume_flow_run(flow_run)
+
+    def delete(self, flow_run: UUID) -> None:
+        """What the UI's button Delete does."""
+        with self._client() as client:
+            client.delete_flow_run(flow_run)
+
+    def queue(self) -> list:
+        """The runs that wait."""
+        scheduled = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+        with self._client() as client:
+            return client.read_flow_runs(flow_run_filter=FlowRunFilter(state=scheduled))
 
     def flow_runs(self) -> list:
         """The newest flow runs first."""

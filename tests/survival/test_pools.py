@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 from lasting_server import lasting_server
 from prefect.client.orchestration import get_client
+from prefect.exceptions import Pause
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Paused
 from watching import alive, wait_for
 
 sys.path.append(str(Path(__file__).parents[1] / "flows"))
@@ -20,6 +21,7 @@ from deployments.stage_pool import deploy_stages
 from deployments.work_pool import ensure_pool
 from flows import pretrain_sft as module
 from flows import stage_in_pool as pools
+from flows.interruption.by_server import StateChanged
 from titanflow.common.errors import StageFailed
 from titanflow.run.manifest import Manifest
 
@@ -110,19 +112,45 @@ def test_a_run_that_ends_lets_its_stage_save_there(planned, tmp_path, monkeypatc
     assert not alive(int((folder / "pid").read_text()))
 
 
-def test_a_cancel_there_is_a_failure_here(planned, pool, tmp_path):
-    folder = planned("WAITS").run.folder
+def act(pool, folder, do):
+    """Does something to a flow run as soon as the stage works; returns the thread."""
 
-    def cancel():
+    def wait_and_do():
         wait_for(lambda: (folder / "pid").exists(), "the stage")
         # Settings are a thread's own.
         with temporary_settings({PREFECT_API_URL: pool}), get_client(sync_client=True) as client:
-            newest = client.read_flow_runs(limit=1, sort="START_TIME_DESC")[0]
-            client.set_flow_run_state(newest.id, Cancelling())
+            newest = client.read_flow_runs(limit=2, sort="START_TIME_DESC")
+            do(client, *(run.id for run in newest))
 
-    canceller = threading.Thread(target=cancel)
-    canceller.start()
+    thread = threading.Thread(target=wait_and_do)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize(
+    ("do", "error"),
+    [
+        (lambda client, stage, run: client.set_flow_run_state(run, Paused(name="Suspended"), force=True), Pause),
+        (lambda client, stage, run: client.delete_flow_run(run), StateChanged),
+        (lambda client, stage, run: client.delete_flow_run(stage), StageFailed),
+    ],
+    ids=["the run is suspended", "the run is deleted", "the stage's run is deleted"],
+)
+def test_the_stage_there_saves_and_ends(planned, pool, tmp_path, do, error):
+    folder = planned("WAITS").run.folder
+    thread = act(pool, folder, do)
+    with pytest.raises(error):
+        run(tmp_path, "WAITS")
+    thread.join()
+    wait_for(lambda: not alive(int((folder / "pid").read_text())), "the stage's end")
+    assert (folder / "saved").exists()
+
+
+def test_a_cancel_there_is_a_failure_here(planned, pool, tmp_path):
+    folder = planned("WAITS").run.folder
+
+    thread = act(pool, folder, lambda client, stage, run: client.set_flow_run_state(stage, Cancelling()))
     with pytest.raises(StageFailed, match="was cancelled in pool small"):
         run(tmp_path, "WAITS")
-    canceller.join()
+    thread.join()
     assert (folder / "saved").exists()

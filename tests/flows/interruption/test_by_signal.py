@@ -1,5 +1,6 @@
 """A process that runs a flow and is told to end, with sleeping programs in place of flows."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from watching import PATIENCE, STAYS, alive, lines, wait_for
 # As Prefect with a server that is gone: handlers of its own, which have the signal sent again and again, and no end.
 LINGERS = f"""
     import signal, subprocess, sys, time
-    from flows.interruption import ended_after
+    from flows.interruption.by_signal import ended_after
     heard = set()
     with ended_after(0.3):
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -25,7 +26,7 @@ LINGERS = f"""
 # After the block it waits for what would have ended it.
 ENDS = """
     import threading
-    from flows.interruption import ended_after
+    from flows.interruption.by_signal import ended_after
     with ended_after(0.0):
         (waits,) = [thread for thread in threading.enumerate() if thread.name == "ended-after"]
     waits.join()
@@ -46,6 +47,19 @@ PROVES = f"""
     )
     prove_resume.prove(experiment, kills=1, seed=0)
 """
+# A program that cleans up when it is told to end, and says so.
+CLEANS = f"""
+    import signal, sys, time
+    from pathlib import Path
+    from flows.interruption.by_signal import sigterm_as_exit
+    with sigterm_as_exit():
+        try:
+            (Path(sys.argv[1]) / "began").touch()
+            time.sleep({STAYS})
+        finally:
+            print("cleaning up", flush=True)
+            (Path(sys.argv[1]) / "cleaned").touch()
+"""
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
 
@@ -53,10 +67,10 @@ PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 def start(tmp_path):
     started = []
 
-    def start(program: str) -> subprocess.Popen:
+    def start(program: str, **options) -> subprocess.Popen:
         path = tmp_path / "program.py"
         path.write_text("if True:" + program)
-        started.append(subprocess.Popen([sys.executable, str(path), str(tmp_path)], **PIPES))
+        started.append(subprocess.Popen([sys.executable, str(path), str(tmp_path)], **{**PIPES, **options}))
         return started[-1]
 
     yield start
@@ -86,3 +100,23 @@ def test_an_interrupted_proof_leaves_no_process(start, tmp_path, number):
     process.send_signal(number)
     process.wait(PATIENCE)
     assert not alive(int(child))
+
+
+def test_a_terminal_that_is_closed_ends_a_run_as_sigterm_does(start, tmp_path):
+    terminal, other_end = os.openpty()
+    with os.fdopen(other_end, "wb") as output:
+        process = start(CLEANS, stdout=output, stderr=output)
+        wait_for((tmp_path / "began").exists, "the program")
+        os.close(terminal)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(PATIENCE) == 128 + signal.SIGTERM
+    assert (tmp_path / "cleaned").exists()
+
+
+def test_nohup_stays_in_force(start, tmp_path):
+    process = start(CLEANS, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    wait_for((tmp_path / "began").exists, "the program")
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 128 + signal.SIGTERM
+    assert process.stdout.read() == "cleaning up\n"

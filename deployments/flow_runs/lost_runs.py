@@ -12,22 +12,30 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
 from uuid import UUID
 
 import psutil
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Crashed, Scheduled, State
 
-from deployments.lost_machines import LostMachines
-from deployments.work_pool import IN_HAND, POOL, WORKER_LABEL, WORKER_TYPE_LABEL, host_of
+from deployments.flow_runs.in_hand import (
+    IN_HAND,
+    WORKER_TYPE_LABEL,
+    runs_in_hand,
+    runs_of_pool,
+    server_time,
+    state_of,
+)
+from deployments.flow_runs.lost_machines import LostMachines
+from deployments.flow_runs.queued_runs import tell_queued
+from deployments.work_pool import POOL, host_of
 from tasks.process.process import MARK
-from tasks.ui.labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
+from tasks.ui.labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, WORKER_LABEL, labelled_process_lives
 from titanflow.config.keys.experiment import Retries
 
 FLOW_RUN_ID = "PREFECT__FLOW_RUN_ID"
@@ -40,6 +48,9 @@ KILLED = re.compile(r"status code:? -9\b")
 """A worker's message about a run's process that was killed."""
 NO_MACHINE = "the run's machine is gone: its worker doesn't answer, and the run shows no sign of life"
 LOST = "the run's process is gone without an error: its worker or its machine went down"
+AGAIN = re.compile(r"Attempt \d+ of \d+, after: ")
+"""The message of a run that is started again here; a person's Retry has another."""
+AWAITING_RETRY = "AwaitingRetry"
 SETTLED = timedelta(seconds=5)
 """A worker may report a crash twice; after this time a state will not change any more."""
 RECENTLY = timedelta(minutes=5)
@@ -56,6 +67,7 @@ class LostRuns:
         self.url, self._tell, self._pool = url, tell, pool
         self._machines = LostMachines(pool)
         self._missed: dict[UUID, int] = {}
+        self._in_hand: dict[UUID, FlowRun] = {}
         self._causes: dict[UUID, str] = {}
         self._given_up: set[UUID] = set()
         self._is_away = False
@@ -69,28 +81,37 @@ class LostRuns:
         """Notes the runs that a worker had in hand when it ended: they crash with it."""
 
         def note(client: SyncPrefectClient) -> None:
-            recent = server_time(client) - timedelta(seconds=30)
-            for run in self._runs(client, [*IN_HAND, StateType.CRASHED]):
-                is_in_hand = not _state(run).is_crashed() or _state(run).timestamp > recent
-                if run.labels.get(WORKER_LABEL) == name and is_in_hand:
-                    self._causes[run.id] = f"the worker {name} ended, and its runs with it"
+            for run in runs_in_hand(client, name, self._pool):
+                self._causes[run.id] = f"the worker {name} ended, and its runs with it"
 
         self._ask(note)
 
     def _look(self, client: SyncPrefectClient) -> None:
         living, now = living_runs(), server_time(client)
         self._machines.look(client)
-        missing = [run for run in self._runs(client, IN_HAND) if self._is_missing(run, living)]
+        in_hand = runs_of_pool(client, self._pool, IN_HAND)
+        self._tell_deleted(client, {run.id: run for run in in_hand if _is_here(run)})
+        missing = [run for run in in_hand if self._is_missing(run, living)]
         self._missed = {run.id: self._missed.get(run.id, 0) + 1 for run in missing}
         for run in missing:
-            if self._missed[run.id] >= (LOOKS_PENDING if _state(run).is_pending() else LOOKS):
+            if self._missed[run.id] >= (LOOKS_PENDING if state_of(run).is_pending() else LOOKS):
                 self._mend(client, run)
-        for run in self._runs(client, [StateType.CRASHED]):
-            if now - _state(run).timestamp < SETTLED:
+        tell_queued(client, self._pool, in_hand, now)
+        for run in runs_of_pool(client, self._pool, [StateType.CRASHED]):
+            if now - state_of(run).timestamp < SETTLED:
                 continue
             if run.id in self._causes or (_is_here(run) and self._was_killed(run, now)):
-                self._start_again(client, run, self._causes.get(run.id) or _state(run).message or "", now)
+                self._start_again(client, run, self._causes.get(run.id) or state_of(run).message or "", now)
                 self._causes.pop(run.id, None)
+
+    def _tell_deleted(self, client: SyncPrefectClient, in_hand: dict[UUID, FlowRun]) -> None:
+        """A deleted run saves and ends by itself (``flows.interruption.by_server``), but its page is gone."""
+        for run in [self._in_hand[name] for name in self._in_hand.keys() - in_hand.keys()]:
+            try:
+                client.read_flow_run(run.id)
+            except ObjectNotFound:
+                self._tell(f"{run.name} was deleted on the server: it saves and ends")
+        self._in_hand = in_hand
 
     def _is_missing(self, run: FlowRun, living: set[UUID]) -> bool:
         if _is_here(run):
@@ -99,7 +120,7 @@ class LostRuns:
 
     def _mend(self, client: SyncPrefectClient, run: FlowRun) -> None:
         kill_rest(run.id)
-        if _state(run).is_cancelling():
+        if state_of(run).is_cancelling():
             state: State = Cancelled(message="The run's process ended while it was being cancelled.")
         else:
             cause = self._causes.setdefault(run.id, LOST if _is_here(run) else NO_MACHINE)
@@ -109,28 +130,24 @@ class LostRuns:
 
     def _was_killed(self, run: FlowRun, now: datetime) -> bool:
         since = now - min(RECENTLY, timedelta(seconds=time.monotonic() - self._began))
-        return _state(run).timestamp > since and KILLED.search(_state(run).message or "") is not None
+        return state_of(run).timestamp > since and KILLED.search(state_of(run).message or "") is not None
 
     def _start_again(self, client: SyncPrefectClient, run: FlowRun, cause: str, now: datetime) -> None:
         lost = int(run.labels.get(LOST_LABEL, Retries.lost))
         if run.deployment_id is None:
             return
-        if run.run_count > lost:
-            if run.id not in self._given_up:
-                self._given_up.add(run.id)
-                self._tell(f"{run.name} crashed in attempt {run.run_count} of {lost + 1} and isn't started again")
+        attempt = automatic_attempt(client.read_flow_run_states(run.id))
+        if attempt > lost:
+            # Once for each crash: a Retry may follow, and another crash.
+            if state_of(run).id not in self._given_up:
+                self._given_up.add(state_of(run).id)
+                self._tell(f"{run.name} crashed in attempt {attempt} of {lost + 1} and isn't started again")
             return
         delay = timedelta(seconds=float(run.labels.get(DELAY_LABEL, Retries.delay)))
-        message = f"Attempt {run.run_count + 1} of {lost + 1}, after: {cause}"
-        client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry", scheduled_time=now + delay, message=message))
-        self._tell(f"{run.name} is started again: attempt {run.run_count + 1} of {lost + 1}")
-
-    def _runs(self, client: SyncPrefectClient, types: list[StateType]) -> list[FlowRun]:
-        found = client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types))),
-            sort="EXPECTED_START_TIME_DESC",
-        )
-        return [run for run in found if (run.work_pool_name or POOL) == self._pool]
+        again = f"ttempt {attempt + 1} of {lost + 1}"
+        message, begins = f"A{again}, after: {cause}", now + delay
+        client.set_flow_run_state(run.id, Scheduled(name=AWAITING_RETRY, scheduled_time=begins, message=message))
+        self._tell(f"{run.name} is started again: a{again}")
 
     def _ask(self, question: Callable[[SyncPrefectClient], None]) -> None:
         try:
@@ -143,13 +160,19 @@ class LostRuns:
             self._is_away = True
 
 
+def automatic_attempt(states: Iterable[State]) -> int:
+    """The number of a run's present attempt since a person last started it: a Retry, a Resume and a planned stop use up
+    no automatic attempt."""
+    attempt = 1
+    for state in sorted(states, key=lambda state: state.timestamp):
+        if state.name == AWAITING_RETRY:
+            attempt = attempt + 1 if AGAIN.match(state.message or "") else 1
+    return attempt
+
+
 def living_runs() -> set[UUID]:
     """The flow runs with a process on this machine; a stage that outlived its flow counts as none."""
     return {run for run, process in _processes() if not is_stage(process)}
-
-
-def server_time(client: SyncPrefectClient) -> datetime:
-    return parsedate_to_datetime(client.hello().headers["date"])
 
 
 def _is_here(run: FlowRun) -> bool:
@@ -193,8 +216,3 @@ def _processes() -> Iterator[tuple[UUID, psutil.Process]]:
         with contextlib.suppress(psutil.Error, ValueError):
             if process.status() != psutil.STATUS_ZOMBIE and (run := process.environ().get(FLOW_RUN_ID)):
                 yield UUID(run), process
-
-
-def _state(run: FlowRun) -> State:
-    assert run.state is not None
-    return run.state

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import stat
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,15 +17,32 @@ import psutil
 from titanflow.run.contract import STOP_SIGNALS
 
 
+def hangup_as_sigterm() -> None:
+    """From now on the end of this process's terminal ends the process as SIGTERM does; ``nohup`` stays in force."""
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _hang_up)
+
+
+def _hang_up(number: int, frame: FrameType | None) -> None:
+    # To write to a terminal that is gone would raise an error in the midst of cleaning up.
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for output in (1, 2):
+        # The system takes a terminal that is gone for none (`isatty`).
+        if stat.S_ISCHR(os.fstat(output).st_mode):
+            os.dup2(nowhere, output)
+    signal.raise_signal(signal.SIGTERM)
+
+
 @contextlib.contextmanager
 def sigterm_as_exit() -> Iterator[None]:
-    """Leaves the block by ``SystemExit`` on SIGTERM, so that what it started is stopped."""
+    """Leaves the block by ``SystemExit`` on SIGTERM, so that what it started is stopped; SIGHUP counts as SIGTERM."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)
 
     # Prefect passes a SIGTERM on to this handler; the default one would end the process before it stops its server.
     before = signal.signal(signal.SIGTERM, leave)
+    hangup_as_sigterm()
     try:
         yield
     finally:

@@ -14,9 +14,9 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, WorkerStatus
 
-from deployments.work_pool import WORKER_LABEL, host_of
+from deployments.work_pool import host_of
 from flows.sign_of_life import Watch
-from tasks.ui.labels import SIGN_LABEL
+from tasks.ui.labels import SIGN_LABEL, WORKER_LABEL
 
 
 class LostMachines:
