@@ -24,6 +24,7 @@ from flows.interruption import ended_after, sigterm_as_exit
 from flows.server.configured_server import check_server
 from flows.server.server import SERVER_GRACE_SECONDS, api_url, free_port, running_server
 from tasks.process.process import GRACE_SECONDS
+from tasks.ui.watcher import STEP_LINE, watcher
 from titanflow.common.errors import TitanflowError
 from titanflow.config.overrides import parse_settings
 
@@ -109,10 +110,13 @@ def _load_flow() -> None:
 
 
 class _Readable(logging.Filter):
-    """Drops ``UNREAD`` lines, and Prefect's tracebacks of errors that the command line prints as a message."""
+    """Drops ``UNREAD`` lines, Prefect's tracebacks of errors that the command line prints as a message, and the steps'
+    own lines where the live view shows them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], TitanflowError):
+            return False
+        if getattr(record, STEP_LINE, False) and watcher().shows_steps:
             return False
         return not record.getMessage().startswith(UNREAD)
 

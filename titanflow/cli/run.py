@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Annotated, Any
 
@@ -45,10 +46,17 @@ def run(
     _print_plan(plan, err)
     check_stale(plan)
     if not plan.is_cached:
-        from flows.local_run import run_flow
+        with _live_view(plan, as_json):
+            from flows.local_run import run_flow
 
-        run_flow(experiment, None if configs is None else str(configs), run_name, settings, wait=wait)
+            run_flow(experiment, None if configs is None else str(configs), run_name, settings, wait=wait)
     _print_results(plan, as_json)
+
+
+def _live_view(planned: Any, as_json: bool) -> contextlib.AbstractContextManager[None]:
+    from flows.live.live_view import live_view
+
+    return contextlib.nullcontext() if as_json else live_view(planned)
 
 
 def plan(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -36,6 +35,7 @@ from titanflow.data.parts.work import Work
 from titanflow.data.prepared import token_dtype, too_short, write_rows
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, load_tokenizer
 from titanflow.data.tokenizer.turn_ends import TurnEndReader, TurnEnds
+from titanflow.run.errors import warn
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -290,7 +290,7 @@ def _dropped(encoded: Dataset, source: Source, data: Data) -> tuple[dict[str, in
     if problems:
         raise problems_error(problems)
     for reason, count in counts.items():
-        print(f"{data.name}: {count} left out, {reason}: {', '.join(shown[reason])}", file=sys.stderr, flush=True)
+        warn(f"{data.name}: {count} left out, {reason}: {', '.join(shown[reason])}")
     return dict(counts), shown
 
 
