@@ -103,7 +103,9 @@ class Terminal:
         """Reads until the screen shows ``text``."""
         deadline = time.monotonic() + PATIENCE
         while text not in str(self.screen):
-            assert self._read() and time.monotonic() < deadline, f"{text!r} isn't in:\n{self.screen}"
+            has_more = self._read()
+            assert has_more, f"{text!r} isn't in:\n{self.screen}"
+            assert time.monotonic() < deadline, f"{text!r} isn't in:\n{self.screen}"
 
     def wait(self) -> int:
         """Reads to the end, and returns the exit status."""

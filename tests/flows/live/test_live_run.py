@@ -19,8 +19,9 @@ sys.path.insert(0, {str(HERE)!r})
 import small_plan
 from pathlib import Path
 folder, program = Path(sys.argv[1]), sys.argv[2]
+first = "    folder = Path(sys.argv[1])\\n"
 warns = "    print('WARNING it is late', flush=True)\\n" * 2
-source = getattr(small_plan, program).replace("    folder = Path(sys.argv[1])\\n", "    folder = Path(sys.argv[1])\\n" + warns)
+source = getattr(small_plan, program).replace(first, first + warns)
 plan = small_plan.small_plan(folder, prepare=small_plan.PREPARES, pretrain=source)
 from flows.live.live_view import live_view
 from titanflow.common.errors import TitanflowError
