@@ -59,8 +59,6 @@ def main() -> None:
     restart_in_utf8_mode()
     # What is started imports nothing from the current folder.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
-    # Prefect sends data about its use, and says so in the first terminal that it sees. Who wants that sets it to 0.
-    os.environ.setdefault("DO_NOT_TRACK", "1")
     # Logs are UTF-8 whatever the terminal's encoding, so what is started doesn't inherit it.
     os.environ.pop(STREAMS, None)
     for stream in (sys.stdout, sys.stderr):

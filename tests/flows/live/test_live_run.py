@@ -101,3 +101,17 @@ def test_a_failed_stage_is_marked_and_told_below(start: Callable[..., Terminal])
     assert marked < told
     assert "Traceback" not in text
     assert text.count("loss is nan") == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "is_told"), [("flows.local_run", False), ("deployments.serve", False), ("prefect", True)]
+)
+def test_prefect_s_notice_of_its_telemetry_does_not_come_through(tmp_path: Path, entry: str, is_told: bool) -> None:
+    kept = {name: value for name, value in os.environ.items() if name != "DO_NOT_TRACK"}
+    terminal = Terminal([sys.executable, "-c", f"import {entry}"], {**kept, "PREFECT_HOME": str(tmp_path)})
+    try:
+        assert terminal.wait() == 0
+        assert ("anonymous usage data" in str(terminal.screen)) is is_told
+        assert str(terminal.screen).strip() == "" or is_told
+    finally:
+        terminal.close()
