@@ -13,6 +13,7 @@ from tasks.process.stage_log import LogTail, newest_bar, read_line
 from tasks.ui.results import headline
 from tasks.ui.standing import Standing, clock, scores, thousands
 from tasks.ui.watcher import Watcher
+from titanflow.common.console import one_line
 from titanflow.plan.stage_plan import Plan, StagePlan
 from titanflow.plan.view import STAGE_WIDTH
 from titanflow.report.summary import curve
@@ -67,7 +68,7 @@ class RunView(Watcher):
         self._plan, self._rows, self._doing = plan, {stage.stage: Row(stage) for stage in plan.stages}, ""
 
     def says(self, text: str) -> None:
-        self._doing = text
+        self._doing = one_line(text)
 
     def begins(self, standing: Standing) -> None:
         row, self._doing = self._rows[standing.run.stage], ""
@@ -76,7 +77,7 @@ class RunView(Watcher):
 
     def ends(self, stage: StageName, result: StageResult) -> None:
         row = self._rows[stage]
-        row.text = headline(result)
+        row.text = one_line(headline(result))
         row.seconds = time.monotonic() - row.standing.began if row.standing is not None else None
         row.progress = "done"
 
@@ -157,7 +158,9 @@ class RunView(Watcher):
         parts = [f"step {newest['step']:,}" + (f" of {standing.steps:,}" if standing.steps else "")] if newest else []
         parts += [f"{clock(left)} left"] if left is not None else []
         parts += [f"{thousands(newest['tokens_per_second'])} tokens/s"] if "tokens_per_second" in newest else []
-        head.append(f" {clock(now - standing.began):>{TIME_WIDTH}}  {standing.said or ', '.join(parts) or row.said}")
+        head.append(
+            f" {clock(now - standing.began):>{TIME_WIDTH}}  {one_line(standing.said) or ', '.join(parts) or row.said}"
+        )
         lines = [head, _bar(standing.share if newest else None, now - standing.began, width, ascii_only)]
         if figures := _figures(standing, ascii_only):
             lines.append(Text(" " * INDENT + figures))

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from titanflow.common.console import one_line
 from titanflow.run.errors import WARNING
 
 _RANK = re.compile(r"^\[(?:default|rank)\d+\]:\s?")
@@ -31,8 +32,8 @@ class Said(NamedTuple):
 
 
 def read_line(line: str) -> Said:
-    """A log's line without time, level and rank."""
-    line = _RANK.sub("", _COLOUR.sub("", line.rpartition("\r")[2])).strip()
+    """A log's line without time, level and rank; what would move a terminal's cursor is escaped."""
+    line = one_line(_RANK.sub("", _COLOUR.sub("", line.rpartition("\r")[2])).strip())
     if found := _PYTHON.match(line):
         return Said(found["text"], True)
     if found := _OWN.match(line) or _TORCHTITAN.match(line):
@@ -68,9 +69,11 @@ class LogTail:
                 self._at, self._torn = 0, b""
             if size == self._at:
                 return ""
+            if size - self._at > MOST_READ:
+                self._at, self._torn = size - MOST_READ, b""
             with self.path.open("rb") as file:
-                file.seek(max(self._at, size - MOST_READ))
-                text = self._torn + file.read(size - file.tell())
+                file.seek(self._at)
+                text = self._torn + file.read(size - self._at)
         except OSError:
             return ""
         self._at = size

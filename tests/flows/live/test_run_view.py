@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from flows import stage_in_pool
 from flows.live import run_view
 from flows.live.run_view import RunView
 from tasks.ui import standing
 from tasks.ui.standing import MOST_LOSSES, Standing
+from tasks.ui.watcher import watched_by
 from titanflow.plan.forecast.forecast import Forecast
 from titanflow.plan.stage_plan import Plan, StagePlan
 from titanflow.run.contract import StageRun
@@ -162,6 +164,19 @@ def test_an_evaluation_shows_its_task_and_its_items(plan: Plan, view: RunView, a
     assert "Running loglikelihood requests 3 of 9" in text
 
 
+def test_a_stage_in_another_pool_is_followed_by_its_records(plan: Plan, view: RunView, at: SimpleNamespace) -> None:
+    stage = plan.stage("sft")
+    assert stage is not None
+    stage.run.config["launcher"] = {"pool": "small"}
+    with watched_by(view):
+        look = stage_in_pool._look(stage)
+    assert shown(view)[4].endswith("in the work pool small")
+    (plan.folder / "sft" / "metrics.jsonl").write_text('{"step": 4, "loss": 2.5}\n')
+    look()
+    assert shown(view)[4].endswith("step 4 of 400")
+    assert stage_in_pool._look(stage)() is None
+
+
 def test_warnings_are_told_once_and_counted(plan: Plan, view: RunView) -> None:
     log = plan.folder / "pretrain" / "pretrain.log"
     log.write_text("10:00:00 INFO all is well\n")
@@ -173,9 +188,7 @@ def test_warnings_are_told_once_and_counted(plan: Plan, view: RunView) -> None:
             "/lib/torch/x.py:485: FutureWarning: old\n  return func()\nWARNING chats: 3 left out\n10:00:01 WARNI"
         )
     told = [line.plain.removeprefix("warning: pretrain: ") for line in view.look()]
-    assert told == [
-        f"warning: pretrain: {text}" for text in ("2 rows are long", "FutureWarning: old", "chats: 3 left out")
-    ]
+    assert told == ["2 rows are long", "FutureWarning: old", "chats: 3 left out"]
     with log.open("a") as file:
         file.write("NG torn\n")
     assert [line.plain for line in view.look()] == ["warning: pretrain: torn"]
