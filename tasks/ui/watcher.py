@@ -44,6 +44,7 @@ _WATCHER: ContextVar[Watcher] = ContextVar("watcher", default=NOBODY)
 
 
 def watcher() -> Watcher:
+    """Whom the flow around the caller tells of itself."""
     return _WATCHER.get()
 
 

@@ -3,10 +3,11 @@
 import io
 import os
 import pty
+import re
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 
 import pytest
 from rich.text import Text
@@ -150,22 +151,23 @@ def test_after_the_window_became_narrower_what_it_wrapped_is_gone(monkeypatch: p
     master, slave = pty.openpty()
     size = [60]
     monkeypatch.setattr(os, "get_terminal_size", lambda fd=0: os.terminal_size((size[0], 20)))
-    try:
-        with os.fdopen(slave, "w", encoding="utf-8") as terminal:
-            shown = Screen(Picture("x" * 50, "y" * 10), terminal)
-            shown._live.start()
+    written = b""
+    with os.fdopen(slave, "w", encoding="utf-8") as terminal, suppress(OSError):
+        shown = Screen(Picture("x" * 50, "y" * 10), terminal)
+        shown._live.start()
+        for columns in (60, 20, 20):
+            size[0] = columns
             shown._draw([])
-            os.read(master, 4096)
-            size[0] = 20
-            shown._draw([])
-            terminal.flush()
-            # The first line took three rows: two more are erased than the view has lines.
-            assert os.read(master, 4096).startswith(b"\x1b[2A\r\x1b[J")
-            shown._draw([])
-            terminal.flush()
-            assert not os.read(master, 4096).startswith(b"\x1b[2A")
-    finally:
-        os.close(master)
+        terminal.close()
+        while piece := os.read(master, 4096):
+            written += piece
+    os.close(master)
+    # The first line took three rows: two more are erased than the view has lines, and only once.
+    wide, narrow, again = re.split(rb"\r\x1b\[2K", written, maxsplit=2)
+    assert b"x" * 50 in wide
+    assert wide.endswith(b"\x1b[2A\r\x1b[J")
+    assert b"x" * 20 + b"\r\n" in narrow
+    assert b"\x1b[2A" not in narrow + again
 
 
 @pytest.mark.parametrize(
