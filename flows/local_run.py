@@ -31,6 +31,7 @@ from flows.server import own_database
 from flows.server.configured_server import check_proxies, check_server
 from flows.server.server import SERVER_GRACE_SECONDS, api_url, free_port, running_server
 from tasks.process.process import GRACE_SECONDS
+from tasks.ui.watcher import STEP_LINE, watcher
 from titanflow.common.errors import StageStopped, TitanflowError
 from titanflow.config.overrides import parse_settings
 
@@ -131,10 +132,13 @@ def _load_flow() -> None:
 
 
 class _Readable(logging.Filter):
-    """Drops ``UNREAD`` lines, and the error that ends the run, which the command line prints."""
+    """Drops ``UNREAD`` lines, the error that ends the run, which the command line prints, and the steps' own lines
+    where the live view shows them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.ERROR and isinstance(record.args, tuple) and _has_error(record.args):
+            return False
+        if getattr(record, STEP_LINE, False) and watcher().shows_steps:
             return False
         return not record.getMessage().startswith(UNREAD)
 

@@ -24,6 +24,7 @@ from tasks.retries import retrying
 from tasks.sft import sft
 from tasks.ui.labels import label_run
 from tasks.ui.results import headline, held_back, links, markdown, rows
+from tasks.ui.watcher import watcher
 from titanflow.plan.evaluation.tasks import check_tasks
 from titanflow.plan.stage_plan import Plan, StagePlan
 from titanflow.plan.view import check_stale
@@ -53,18 +54,19 @@ def run_plan(plan: Plan, request: RunRequest, wait: bool = True) -> Summary:
     check_token(plan.stage("publish"))
     check_pools(plan)
     label_run(plan.config.spec.retries, plan.config.who, plan.folder / HOLDER_FILE)
-    with run_lock(plan.folder, wait, get_run_logger().info) as waited:
+    with run_lock(plan.folder, wait, _tell) as waited:
         plan = verified_plan(plan, waited, get_run_logger().warning)
         # Again: a stage that was cached may run after all.
         check_pools(plan)
         plan.write()
         show_plan(plan)
+        watcher().plans(plan)
         # Called directly: a cancel of a submitted task takes 30 s, which leaves the stage no time to save.
         try:
             results: list[StageResult] = []
             for stage in plan.stages:
                 if stage.stage in TRAINED and stage.state != "CACHED":
-                    rehearse(plan, get_run_logger().info)
+                    rehearse(plan, _tell)
                 results.append(_run(stage, plan, request))
         finally:
             leave_report(plan)
@@ -80,6 +82,11 @@ def run_plan(plan: Plan, request: RunRequest, wait: bool = True) -> Summary:
         published="".join(published),
         held_back=held_back(results),
     )
+
+
+def _tell(text: str) -> None:
+    get_run_logger().info(text)
+    watcher().says(text)
 
 
 def _run(stage: StagePlan, plan: Plan, request: RunRequest) -> StageResult:
@@ -111,6 +118,7 @@ def leave_report(plan: Plan) -> None:
     # Data refused by the first step leaves no folder to report on.
     if not plan.folder.is_dir():
         return
+    watcher().says("writing the report")
     try:
         get_run_logger().info("the report is %s", write_report(plan.folder))
     except Exception as error:

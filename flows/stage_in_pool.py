@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -27,11 +28,15 @@ from prefect.states import Cancelling, State
 
 from flows.parameters.run_request import RunRequest
 from flows.pods import pod_variables, why_no_pod
+from tasks.process.metrics_tail import MetricsTail
 from tasks.process.process import GRACE_SECONDS
 from tasks.ui.labels import LOST_LABEL, stage_name
+from tasks.ui.standing import Standing
+from tasks.ui.watcher import NOBODY, watcher
 from titanflow.common import errors
 from titanflow.common.errors import ConfigError, Problem, StageFailed, StageLost, TitanflowError
 from titanflow.plan.stage_plan import Plan, StagePlan
+from titanflow.run.contract import METRICS_FILE
 from titanflow.run.results import StageResult, read_result
 
 FLOW = "run-stage"
@@ -113,7 +118,7 @@ def stage_in_pool(plan: StagePlan, request: RunRequest) -> StageResult:
         with get_client(sync_client=True) as client:
             # Only this run's retries start it again, even if it was lost before it began.
             client.update_flow_run_labels(flow_run.id, {LOST_LABEL: -1})
-        state = _ended(flow_run)
+        state = _ended(flow_run, on_look=_look(plan))
     except ObjectNotFound:
         # Its own process sees that, too: it saves and ends.
         deleted = f"{plan.stage}'s run in pool {plan.pool} was deleted"
@@ -124,7 +129,9 @@ def stage_in_pool(plan: StagePlan, request: RunRequest) -> StageResult:
         raise
     if not state.is_completed():
         raise failure(plan, state)
-    return read_result(plan.run.folder)
+    result = read_result(plan.run.folder)
+    watcher().ends(plan.stage, result)
+    return result
 
 
 def failure(plan: StagePlan, state: State[Any]) -> TitanflowError:
@@ -160,10 +167,20 @@ def _tag(plan: StagePlan) -> str:
     return f"folder:{plan.run.folder}"
 
 
-def _ended(flow_run: FlowRun, seconds: float | None = None) -> State[Any]:
+def _look(plan: StagePlan) -> Callable[[], object]:
+    """What to do at each look at the stage: whoever watches the run sees its records, which nobody else reads here."""
+    if watcher() is NOBODY:
+        return lambda: None
+    standing, tail = Standing(plan.run, f"in the work pool {plan.pool}"), MetricsTail(plan.run.folder / METRICS_FILE)
+    watcher().begins(standing)
+    return lambda: standing.add(tail.read(), time.monotonic())
+
+
+def _ended(flow_run: FlowRun, seconds: float | None = None, on_look: Callable[[], object] = lambda: None) -> State[Any]:
     """The run's last state, or its present one after so many ``seconds``."""
     began = time.monotonic()
     while True:
+        on_look()
         # A server may be unreachable for a while without harm to the stage.
         with contextlib.suppress(httpx.TransportError), get_client(sync_client=True) as client:
             state = client.read_flow_run(flow_run.id).state

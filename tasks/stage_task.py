@@ -23,6 +23,7 @@ from tasks.ui.artifacts import Logger
 from tasks.ui.labels import task_run_name
 from tasks.ui.progress import Progress
 from tasks.ui.results import HELD_BACK, gate_lines, headline, held_back
+from tasks.ui.watcher import watcher
 from titanflow.common.errors import StageCutShort, StageLost
 from titanflow.plan.begin import begin_stage, record_start
 from titanflow.plan.stage_plan import StagePlan
@@ -51,6 +52,7 @@ def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[st
     if plan.state == "CACHED":
         result = read_result(plan.run.folder)
         logger.info("%s CACHED: %s (%s)", plan.stage, headline(result), plan.reason)
+        watcher().ends(plan.stage, result)
         return Completed(name="Cached", message=plan.reason, data=result)
     # An attempt that ended before it began changed nothing in the folder, which may still hold what other inputs made.
     if attempt > 1 and has_begun(plan.run):
@@ -90,7 +92,7 @@ def _result(
             begin_stage(plan)
             record_start(plan, manifest, str(flow_run.id or ""))
         if not plan.is_job:
-            with device_lock(run, logger.info):
+            with device_lock(run, progress.waits):
                 return launch(plan.stage, run.folder, plan.command, environment, progress)
         if job is None:
             fetch_from_hub(plan, environment)

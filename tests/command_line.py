@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from terminal import Terminal
+
 from titanflow.run.metrics import RECORD_BATCHES
 
 
@@ -23,13 +25,24 @@ class Cli:
         """The run that has no name of its own."""
         return self.configs.parent / "runs" / "tiny" / "main"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        server = {"PREFECT_API_URL": self.api} if self.api else {}
+        return {**os.environ, "PREFECT_HOME": str(self.home), **server, "HF_HUB_OFFLINE": "1", RECORD_BATCHES: "1"}
+
+    def command(self, *arguments: str) -> list[str]:
+        named = [arguments[0], "tiny", "--configs", str(self.configs), *arguments[1:]]
+        return [sys.executable, "-m", "titanflow.cli.main", *named]
+
+    def in_terminal(self, *arguments: str) -> Terminal:
+        """Starts a command as a person does, in a terminal wide enough for a folder's name."""
+        return Terminal(self.command(*arguments), self.environment, columns=300, cwd=self.configs.parent)
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Starts a command and returns at once."""
-        server = {"PREFECT_API_URL": self.api} if self.api else {}
-        command = [sys.executable, "-m", "titanflow.cli.main", arguments[0], "tiny", "--configs", str(self.configs)]
         return subprocess.Popen(
-            [*command, *arguments[1:]],
-            env={**os.environ, "PREFECT_HOME": str(self.home), **server, "HF_HUB_OFFLINE": "1", RECORD_BATCHES: "1"},
+            self.command(*arguments),
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

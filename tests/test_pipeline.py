@@ -1,6 +1,7 @@
 """The whole pipeline through the command line, with every real part."""
 
 import json
+import re
 import signal
 import subprocess
 from dataclasses import replace
@@ -22,13 +23,22 @@ STAGES = ["prepare", "pretrain", "sft", "evaluate", "publish"]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path, api: str) -> Cli:
-    """A run that went through with a server of its own; the commands after it share one."""
+def seen(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> tuple[Cli, list[str]]:
+    """A run that went through with a server of its own, in a terminal, and the lines that were left there."""
     cli = Cli(write_tiny_experiment(tmp_path_factory.mktemp("finished")), prefect_home)
-    done = cli("run")
-    assert done.returncode == 0, done.stderr
-    assert "Published" in done.stdout
-    return replace(cli, api=api)
+    terminal = cli.in_terminal("run")
+    try:
+        assert terminal.wait() == 0, terminal.screen
+    finally:
+        terminal.close()
+    assert terminal.screen.has_cursor
+    return cli, str(terminal.screen).splitlines()
+
+
+@pytest.fixture(scope="module")
+def finished(seen: tuple[Cli, list[str]], api: str) -> Cli:
+    """The run of the terminal; the commands after it share a server."""
+    return replace(seen[0], api=api)
 
 
 def states(cli: Cli, *settings: str) -> dict[str, str]:
@@ -41,6 +51,24 @@ def metrics(folder: Path) -> list[dict]:
 
 def losses(folder: Path) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in metrics(folder) if "loss" in line}
+
+
+def test_the_terminal_shows_what_became_of_each_stage_and_no_notice_of_prefect(seen: tuple[Cli, list[str]]) -> None:
+    cli, lines = seen
+    first = next(number for number, line in enumerate(lines) if line.startswith("✓ prepare"))
+    assert lines[first - 1].startswith("tiny / main  ")
+    shown = [re.sub(r"\d+:\d\d", "TIME", line) for line in lines[first : first + 5]]
+    assert shown[0] == "✓ prepare     TIME  3 datasets, 7,475 tokens"
+    assert shown[1].startswith("✓ pretrain    TIME  step 12, first loss ")
+    assert shown[2].startswith("✓ sft         TIME  step 8, first loss ")
+    assert shown[3] == "✓ evaluate    TIME  base, sft on 1 tasks"
+    assert shown[4] == f"✓ publish     TIME  {cli.run_folder}/publish/model tiny-main"
+    # Then comes the summary; before are the plan and whole lines of the log, one for each thing that happened.
+    assert lines[first + 5].startswith("╭─ tiny / main")
+    assert any("Published" in line for line in lines[first:])
+    log = [line for line in lines[:first] if "pretrain" in line and " | INFO " in line]
+    assert [line.partition(" - ")[2] for line in log][-1] == "Finished in state Completed()"
+    assert not [line for line in lines if re.search(r"▸|pretrain step|anonymous|View at|warning", line)]
 
 
 def test_a_finished_run_is_cached(finished: Cli) -> None:

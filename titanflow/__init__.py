@@ -27,4 +27,7 @@ def ask_loopback_directly() -> None:
     os.environ.update(no_proxy=value, NO_PROXY=value)
 
 
+# Both before Prefect is imported, which reads them then. In a terminal it sends data about its use, and the first time
+# says so: who wants that sets DO_NOT_TRACK=0.
 ask_loopback_directly()
+os.environ.setdefault("DO_NOT_TRACK", "1")

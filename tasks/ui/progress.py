@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from tasks.ui.artifacts import Artifacts, Logger, loss_curve
 from tasks.ui.results import links, rows
+from tasks.ui.standing import Standing, beside_the_ring, describe
 from tasks.ui.tables import begin_tables, finish_tables
+from tasks.ui.watcher import STEP_LINE, watcher
 from titanflow.run.contract import METRICS_FILE, StageRun
 from titanflow.run.metrics import read_metrics
-from titanflow.run.results import StageResult, is_stderr
+from titanflow.run.results import StageResult
 
 LINE_SECONDS = 10.0
 RING_SECONDS = 30.0
@@ -25,15 +26,14 @@ class Progress:
 
     def __init__(self, run: StageRun, logger: Logger) -> None:
         self.run = run
-        self.steps = total_steps(run.config)
+        self.standing = Standing(run)
         self._logger = logger
         self._artifacts = Artifacts(run.stage, logger)
         self._has_begun = False
-        self._first: tuple[int, float] | None = None
-        self._newest: dict[str, Any] = {}
         self._untold: dict[str, Any] = {}
         self._line_at = 0.0
         self._ring_at = 0.0
+        watcher().begins(self.standing)
 
     def __call__(self, records: list[dict[str, Any]]) -> None:
         """Logs the newest step and moves the progress ring, unless it did so a moment ago."""
@@ -43,15 +43,9 @@ class Progress:
             for what, table, text in begin_tables(self.run, self._logger):
                 self._artifacts.table(what, table, text)
         now = time.monotonic()
-        for record in records:
-            if "step" in record:
-                # A validation has a record of its own, beside that of its training step.
-                self._newest |= record
-                self._untold |= record
+        self._untold |= self.standing.add(records, now)
         if not self._untold:
             return
-        self._first = self._first or (self._newest["step"], now)
-        self.steps = self._newest.get("steps", self.steps)
         if now >= self._line_at:
             self._tell(now)
         if now >= self._ring_at:
@@ -60,14 +54,14 @@ class Progress:
     def waits(self, text: str) -> None:
         """Logs what a cluster's job waits for, and shows it beside the ring, which stands where it stood."""
         self._logger.info(text)
-        done = 100.0 * self._newest.get("step", 0) / self.steps if self.steps else 0.0
-        self._artifacts.progress(min(100.0, done), text)
+        self.standing.said = text
+        self._artifacts.progress(100.0 * (self.standing.share or 0.0), text)
 
     def finish(self, result: StageResult) -> None:
         stage, now = self.run.stage, time.monotonic()
         if self._untold:
             self._tell(now)
-        if self._newest and self.steps:
+        if self.standing.newest and self.standing.steps:
             self._artifacts.progress(100.0, self._where(now))
         self._artifacts.table("results", rows(result), f"Results of {stage}")
         for what, table, text in finish_tables(result):
@@ -77,79 +71,21 @@ class Progress:
             self._artifacts.image("loss", curve, f"Loss of {stage}")
         for what, (text, url) in links(self.run.folder, result).items():
             self._artifacts.link(what, url, text)
+        watcher().ends(stage, result)
 
     def _tell(self, now: float) -> None:
-        self._logger.info(describe(self.run.stage, self._untold, self.steps, self._seconds_left(now)))
+        standing = self.standing
+        line = describe(self.run.stage, self._untold, standing.steps, standing.seconds_left(now))
+        self._logger.info(line, extra={STEP_LINE: True})
         self._untold = {}
-        so_far = now - self._first[1] if self._first else 0.0
+        so_far = now - standing.first_seen if standing.first_seen is not None else 0.0
         self._line_at = now + max(LINE_SECONDS, LINE_SHARE * so_far)
 
     def _move_ring(self, now: float) -> None:
-        if self.steps:
-            self._artifacts.progress(min(100.0, 100.0 * self._newest["step"] / self.steps), self._where(now))
+        if (share := self.standing.share) is not None:
+            self._artifacts.progress(100.0 * share, self._where(now))
             self._ring_at = now + RING_SECONDS
 
     def _where(self, now: float) -> str:
-        return beside_the_ring(self._newest, self.steps, self._seconds_left(now))
-
-    def _seconds_left(self, now: float) -> float | None:
-        step = self._newest["step"]
-        if self._first is None or not self.steps or step <= self._first[0]:
-            return None
-        first_step, first_seen = self._first
-        return (self.steps - step) * (now - first_seen) / (step - first_step)
-
-
-def total_steps(config: Mapping[str, Any]) -> int | None:
-    steps = (config.get("training") or {}).get("steps")
-    return steps if isinstance(steps, int) and steps > 0 else None
-
-
-def describe(stage: str, record: Mapping[str, Any], steps: int | None, seconds_left: float | None) -> str:
-    """One log line, as ``pretrain step 120/300 loss 3.210 lr 1.0e-03 38k tok/s, 0:41 left``."""
-    parts = [f"{stage} step {record['step']:,}" + (f"/{steps:,}" if steps else "")]
-    if "task" in record:
-        scores = (f"{metric} {value:.3g}" for metric, value in record["scores"].items() if not is_stderr(metric))
-        parts += [record["model"], record["task"], *scores]
-    if "loss" in record:
-        parts.append(f"loss {record['loss']:.3f}")
-    if "validation_loss" in record:
-        parts.append(f"validation loss {record['validation_loss']:.3f}")
-    if "learning_rate" in record:
-        parts.append(f"lr {record['learning_rate']:.1e}")
-    if "tokens_per_second" in record:
-        parts.append(f"{thousands(record['tokens_per_second'])} tok/s")
-    return " ".join(parts) + ("" if seconds_left is None else f", {clock(seconds_left)} left")
-
-
-def beside_the_ring(record: Mapping[str, Any], steps: int | None, seconds_left: float | None) -> str:
-    """A stage's progress, as ``step 120 of 300, 123k tokens, loss 3.210, 38k tokens/s, 0:41 left``."""
-    parts = [f"step {record['step']:,}" + (f" of {steps:,}" if steps else "")]
-    if "tokens" in record:
-        parts.append(f"{thousands(record['tokens'])} tokens")
-    if "task" in record:
-        parts.append(f"{record['model']} {record['task']}")
-    for key, name in (("loss", "loss"), ("validation_loss", "validation loss")):
-        if key in record:
-            parts.append(f"{name} {record[key]:.3f}")
-    if "tokens_per_second" in record:
-        parts.append(f"{thousands(record['tokens_per_second'])} tokens/s")
-    if seconds_left is not None:
-        parts.append(f"{clock(seconds_left)} left" if seconds_left else "done")
-    return ", ".join(parts)
-
-
-def thousands(number: float) -> str:
-    """A number in three or four characters: 870, 3.4k, 38k, 1.2M, 15B."""
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            scaled = number / size
-            return f"{scaled:.1f}{unit}" if scaled < 10 else f"{scaled:.0f}{unit}"
-    return f"{number:.0f}"
-
-
-def clock(seconds: float) -> str:
-    """Seconds as 0:41, 12:05 or 3:00:00."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+        standing = self.standing
+        return beside_the_ring(standing.newest, standing.steps, standing.seconds_left(now))

@@ -40,12 +40,11 @@ from titanflow.config.keys.after_training import Evaluate
 from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.publish.card.score_table import metrics, score
 from titanflow.run.contamination import Contamination
-from titanflow.run.contract import METRICS_FILE, RESULT_FILE, StageRun
-from titanflow.run.errors import ERROR_FILE, record_failure
+from titanflow.run.contract import LIBRARY_LOG, METRICS_FILE, RESULT_FILE, StageRun
+from titanflow.run.errors import ERROR_FILE, log_to_stderr, record_failure
 from titanflow.run.results import CutPrompts, EvaluateResult, Greedy, write_result
 from titanflow.run.torchrun import end_with_torchrun
 
-LIBRARY_LOG = "lm_eval.log"
 """The output of lm-eval and its libraries, progress bars included."""
 PACKAGES = ("lm_eval", "transformers", "torch", "datasets", "tokenizers")
 
@@ -224,9 +223,7 @@ def _errors_written(folder: Path, ranks: Ranks) -> Iterator[None]:
 
 def main(run_file: Path) -> None:
     """Runs the stage of a ``run.yaml``; writes ``result.json``, or ``error.json`` and exits with status 1 or 2."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
-    )
+    log_to_stderr()
     end_with_torchrun()
     end_with_job(run_file.parent)
     allow_all_files()

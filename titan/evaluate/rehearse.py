@@ -20,7 +20,7 @@ from titanflow.config.keys.after_training import Evaluate
 from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.evals.task_yaml import SingleTask
 from titanflow.plan.evaluation.rehearsal import Rehearsal
-from titanflow.run.errors import record_failure
+from titanflow.run.errors import log_to_stderr, record_failure
 from titanflow.run.results import PrepareResult, write_result
 
 ITEMS = 8
@@ -133,9 +133,7 @@ def _problem(what: str, error: Exception, task: SingleTask | None) -> Problem:
 
 def main(file: Path) -> int:
     """Runs a ``rehearsal.json``; returns the exit code, and writes ``error.json`` beside the file for a failure."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
-    )
+    log_to_stderr()
     started = time.monotonic()
     try:
         asked = Rehearsal.model_validate_json(file.read_text(encoding="utf-8"))

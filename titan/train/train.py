@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from titan.process.interrupt import Interruption, leave
 from titan.process.open_files import allow_all_files
 from titan.process.own_job import end_with_job
+from titan.process.quiet import quiet_torchtitan
 from titan.tracking.wandb_run import end_open_run, record_model
 from titan.train.inheritance import check_inheritance, inherited_args
 from titanflow.architectures.base import BaseArchitecture, begins_with, tokenizer_digest
@@ -122,6 +123,7 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     from titan.weights.hf_folder import check_hf_weights
 
     init_logger()
+    quiet_torchtitan()
     job_config = build_job_config(run)
     apply_stage_defaults(job_config, run, base)
     import_custom(run)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
 from typing import Annotated, Any
 
 import typer
@@ -39,16 +41,26 @@ def run(
     from titanflow.plan.plan import make_plan
     from titanflow.plan.view import check_stale
 
-    settings = with_options(settings, on_stale=on_stale, workspace=workspace)
+    own = with_options(settings, workspace=workspace)
+    settings = with_options(own, on_stale=on_stale)
     plan = make_plan(experiment, configs, run_name, settings)
     show_warnings(plan.config)
     _print_plan(plan, err)
     check_stale(plan)
     if not plan.is_cached:
-        from flows.local_run import run_flow
+        with _live_view(plan, as_json):
+            from flows.local_run import run_flow
 
-        run_flow(experiment, None if configs is None else str(configs), run_name, settings, wait=wait)
-    _print_results(plan, as_json)
+            run_flow(experiment, None if configs is None else str(configs), run_name, settings, wait=wait)
+    given = [("--configs", configs), ("--run", run_name), *(("--set", setting) for setting in own)]
+    options = [word for name, value in given if value is not None for word in (name, str(value))]
+    _print_results(plan, as_json, shlex.join([experiment, *options]))
+
+
+def _live_view(planned: Any, as_json: bool) -> contextlib.AbstractContextManager[None]:
+    from flows.live.live_view import live_view
+
+    return contextlib.nullcontext() if as_json else live_view(planned)
 
 
 def plan(
@@ -99,7 +111,7 @@ def _print_commands(planned: Any) -> None:
         raise ConfigError(problems)
 
 
-def _print_results(planned: Any, as_json: bool) -> None:
+def _print_results(planned: Any, as_json: bool, options: str) -> None:
     from titanflow.report.summary import render_summary
     from titanflow.run.contract import RESULT_FILE
 
@@ -107,4 +119,4 @@ def _print_results(planned: Any, as_json: bool) -> None:
         files = [stage.run.folder / RESULT_FILE for stage in planned.stages]
         print_json({path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in files if path.exists()})
     else:
-        out.print(render_summary(planned))
+        out.print(render_summary(planned, options))

@@ -7,7 +7,7 @@ program can read all of it.
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from rich.console import Console, ConsoleDimensions
 from rich.table import Table
@@ -20,10 +20,10 @@ Columns = TypeVar("Columns", bound=Table)
 
 
 class Output(Console):
-    """Prints to the stdout or stderr of the moment. Brackets and colons are text, not rich's markup."""
+    """Prints to the stdout or stderr of the moment, or to ``file``. Brackets and colons are text, not rich's markup."""
 
-    def __init__(self, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+    def __init__(self, stderr: bool = False, file: IO[str] | None = None) -> None:
+        super().__init__(stderr=stderr, file=file, highlight=False, markup=False, emoji=False)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Leaves the folding of long text to the terminal, so that text copied from it has no line breaks."""

@@ -54,7 +54,7 @@ from titanflow.data.tokenizer.tokenizer import (
 )
 from titanflow.run.checkpoints import PARTS_FOLDER
 from titanflow.run.contract import DATASET_FILE, INTERRUPTED_EXIT, StageRun
-from titanflow.run.errors import record_failure
+from titanflow.run.errors import record_failure, warn
 from titanflow.run.results import PrepareResult, write_result
 
 # From this many bytes of text on, a dataset's tokens are kept even if a later dataset fails.
@@ -187,7 +187,9 @@ class Preparation:
                 PreparedRows.open(folder, dataset.seq_len)
         if dataset.kind != "evals":
             info = read_info(folder)
-            print(*account(info, data), *unread_lines(info, data), sep="\n", file=sys.stderr, flush=True)
+            print(*account(info, data), sep="\n", file=sys.stderr, flush=True)
+            for line in unread_lines(info, data):
+                warn(line)
 
 
 def _given_tokenizer(plan: TokenizerPlan) -> Path | None:

@@ -28,7 +28,7 @@ from titanflow.publish.private import private_part
 from titanflow.publish.settings import read_settings, tag_of, unpublishable
 from titanflow.publish.task_files import scored_numbers, suite_files, task_files
 from titanflow.run.contract import StageRun
-from titanflow.run.errors import ERROR_FILE, record_failure
+from titanflow.run.errors import ERROR_FILE, log_to_stderr, record_failure
 from titanflow.run.results import GateDecision, PublishResult, write_result
 from titanflow.run.torchrun import end_with_torchrun, forget_ranks
 
@@ -222,7 +222,7 @@ def file_digests(bundle: Bundle) -> dict[str, str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Publishes what a ``run.yaml`` says; writes ``result.json`` or ``error.json`` beside it."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     arguments = sys.argv[1:] if argv is None else argv
     if len(arguments) != 1 or not Path(arguments[0]).is_file():
         print("usage: python -m titanflow.publish.publish <run.yaml>", file=sys.stderr)

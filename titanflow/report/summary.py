@@ -14,10 +14,11 @@ from rich.text import Text
 from titanflow.common.console import uncut
 from titanflow.plan.stage_plan import Plan
 from titanflow.publish.card.score_table import score
-from titanflow.publish.card.training_data import TrainingData, prepared_datasets, training_data
 from titanflow.publish.gate.figures import figures
 from titanflow.report.reconcile import headline, reconciled
-from titanflow.run.contract import METRICS_FILE, RESULT_FILE, StageRun
+from titanflow.report.render import REPORT_FILE
+from titanflow.report.unused_rows import unused_rows
+from titanflow.run.contract import METRICS_FILE, RESULT_FILE
 from titanflow.run.metrics import read_metrics
 from titanflow.run.results import (
     EvaluateResult,
@@ -29,24 +30,24 @@ from titanflow.run.results import (
     result_of,
 )
 
-LEFT_OUT = 0.1
-"""If a larger share of a source's rows was left out, the summary says so."""
 BLOCKS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 24
 LONGEST_ANSWER = 160
 """Characters of a question or an answer, each on one line."""
 
 
-def render_summary(plan: Plan) -> RenderableType:
-    """The summary of the stages that a run has finished so far."""
+def render_summary(plan: Plan, options: str = "") -> RenderableType:
+    """The summary of the stages that a run has finished so far.
+
+    ``options`` are those of the run's command line, for the commands that look closer.
+    """
     results = [result for stage in plan.stages if (result := result_of(stage.run.folder)) is not None]
     parts: list[RenderableType] = [Text(f"{stage.stage} {stage.reason}") for stage in plan.stages if stage.kept]
     training = [result for result in results if isinstance(result, TrainResult)]
     if training:
         parts.append(_training(training, plan.folder))
         parts += [_inheritance(result) for result in training if result.inheritance]
-        runs = [run for one in training if (run := StageRun.of(plan.folder / one.stage)) is not None]
-        parts += _left_out(training_data(runs, prepared_datasets(plan.folder)))
+        parts += unused_rows(plan, training, options or plan.experiment)
     for result in results:
         if isinstance(result, EvaluateResult):
             parts += [Text(), _scores(result), *_items(result), *_cut(result), *_contamination(result)]
@@ -55,6 +56,8 @@ def render_summary(plan: Plan) -> RenderableType:
             parts += [Text(), _published(result)]
     if line := headline(reconciled(plan)):
         parts += [Text(), Text(line, style="dim")]
+    if (page := plan.folder / REPORT_FILE).is_file():
+        parts.append(Text(f"all of it: {page}", style="dim", overflow="fold"))
     return Panel.fit(Group(*parts), title=f"{plan.experiment} / {plan.run}", title_align="left", padding=(1, 2))
 
 
@@ -78,20 +81,6 @@ def _training(results: Iterable[TrainResult], folder: Path) -> Table:
 def _inheritance(result: TrainResult) -> Text:
     where = f"listed in {result.stage}/{RESULT_FILE}"
     return Text(f"{result.stage}, of its base's settings: {counted(result.inheritance)} ({where})", style="dim")
-
-
-def _left_out(data: Iterable[TrainingData]) -> list[Text]:
-    """A line for each source of which more was dropped than :data:`LEFT_OUT`."""
-    lines = []
-    for one in data:
-        dropped = sum(one.dropped.values())
-        share = dropped / max(dropped + (one.documents or 0), 1)
-        if share > LEFT_OUT:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in one.dropped.items())
-            hint = "; raise training.seq_len or set data.overlong" if "too_long" in one.dropped else ""
-            found = f"{one.stage}: {share:.0%} of the rows of {one.name} ({one.part}) were left out: {reasons}{hint}"
-            lines.append(Text(found, style="yellow", overflow="fold"))
-    return lines
 
 
 def losses(folder: Path) -> list[float]:

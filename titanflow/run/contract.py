@@ -33,6 +33,8 @@ JOB_FILE = "job.json"
 """A stage's job in a cluster, as the flow noted it."""
 EXPORT_FOLDER = "export"
 """A training stage's folder of the model that transformers loads; the evaluation makes it if the stage didn't."""
+LIBRARY_LOG = "lm_eval.log"
+"""What lm-eval prints in an evaluation: its progress bars."""
 TASKS_FOLDER = "tasks"
 """The evaluation's folder of the task files that it ran, data filled in."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)

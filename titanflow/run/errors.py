@@ -1,7 +1,8 @@
-"""How a stage's process fails: ``error.json``, a message in the log, and an exit status."""
+"""What a stage's process tells: lines and warnings in its log, and how it fails, by ``error.json`` and exit status."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -14,6 +15,18 @@ from titanflow.run.contract import Strict
 from titanflow.run.torchrun import attempt
 
 ERROR_FILE = "error.json"
+WARNING = "WARNING"
+
+
+def log_to_stderr() -> None:
+    """Has this process's logging write lines as ``09:41:07 WARNING sft kind: 2 of 8 prompts cut``."""
+    form = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=form, datefmt="%H:%M:%S", force=True)
+
+
+def warn(text: str) -> None:
+    """Writes a warning into the log of a process without logging."""
+    print(f"{WARNING} {text}", file=sys.stderr, flush=True)
 
 
 class StageError(Strict):

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 import pytest
 
 from tasks.ui import progress
-from tasks.ui.progress import Progress, beside_the_ring, clock, describe, thousands
+from tasks.ui.progress import Progress
+from tasks.ui.standing import beside_the_ring, clock, describe, thousands
 from titanflow.run.contract import StageRun
 from titanflow.run.results import PublishResult
 

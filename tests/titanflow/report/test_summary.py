@@ -2,19 +2,18 @@ import io
 from pathlib import Path
 
 import pytest
-from finished_stage import evaluate_result, finish_training
+from finished_stage import evaluate_result
 from rich.console import Console
 
 from titanflow.plan.forecast.forecast import Forecast
 from titanflow.plan.stage_plan import Plan, StagePlan
 from titanflow.report.summary import curve, losses, render_summary, shown_metrics
-from titanflow.run.contract import PreparedData, StageRun
+from titanflow.run.contract import StageRun
 from titanflow.run.manifest import Manifest, StageRecord
 from titanflow.run.results import (
     CutPrompts,
     EvaluateResult,
     GateDecision,
-    PrepareResult,
     PublishResult,
     Threshold,
     write_result,
@@ -107,20 +106,3 @@ def test_what_became_of_a_push(tmp_path: Path) -> None:
     text = shown(tmp_path, proposed)
     assert "Proposed, not published yet: https://hub/pr/1" in text
     assert "tagged" not in text
-
-
-@pytest.mark.parametrize(("dropped", "line"), [({"too_long": 660, "malformed": 3}, True), ({"too_long": 37}, False)])
-def test_a_source_of_which_much_was_left_out_is_named(tmp_path: Path, dropped: dict[str, int], line: bool) -> None:
-    rows = tmp_path / "data" / "chats-1"
-    run = StageRun(stage="sft", experiment="tiny", run="main", folder=tmp_path / "sft", data=PreparedData(train=rows))
-    run.write()
-    finish_training(run.folder, stage="sft")
-    facts = {"name": "chats", "kind": "chat", "documents": 337, "dropped": dropped}
-    write_result(tmp_path / "prepare", PrepareResult(tokenizer=None, datasets={str(rows): facts}, seconds=1.0))
-    console = Console(width=200, file=io.StringIO())
-    console.print(render_summary(Plan("tiny", "main", tmp_path, [StagePlan("sft", "RUN", "new", run)], None)))  # type: ignore[arg-type]
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert (
-        "sft: 66% of the rows of chats (trained on) were left out: 660 too_long, 3 malformed; raise" in text
-    ) is line
-    assert ("left out" in text) is line

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,7 +25,7 @@ from titanflow.data.chat.proof.text_proof import TextProof
 from titanflow.data.chat.render import ToolArguments, Turns
 from titanflow.data.chat.source import decoded
 from titanflow.data.chat.unread import row_said, said_in_all, with_what_is_lost
-from titanflow.data.dataset_info import DatasetInfo
+from titanflow.data.dataset_info import CUT, DatasetInfo
 from titanflow.data.files.file_counts import count_files, totals
 from titanflow.data.files.sources import Source, problems_error
 from titanflow.data.files.tokenise_text import inference_check
@@ -36,6 +35,7 @@ from titanflow.data.parts.work import Work
 from titanflow.data.prepared import token_dtype, too_short, write_rows
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, load_tokenizer
 from titanflow.data.tokenizer.turn_ends import TurnEndReader, TurnEnds
+from titanflow.run.errors import warn
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -186,7 +186,7 @@ def encode_rows(
 
 @dataclass(frozen=True)
 class Outcome:
-    """A row's tokens and the ends of its turns, or why it is left out; ``notes`` on texts that its template changes."""
+    """A row's tokens and the ends of its turns, or why it is left out; ``notes`` on what its text lost or became."""
 
     reason: str = ""
     problem: Problem | None = None
@@ -213,12 +213,15 @@ def _outcome(
         unwritten = of_text.unwritten(conversation, encoded)
         return Outcome(REFUSED, unwritten) if unwritten else Outcome(UNPROVED, fault)
     fault, notes = of_text.look(conversation, encoded)
-    return Outcome(REFUSED, fault) if fault else replace(_fitted(encoded, plan.seq_len, data.overlong), notes=notes)
+    if fault:
+        return Outcome(REFUSED, fault)
+    fitted = _fitted(encoded, plan.seq_len, data.overlong)
+    return replace(fitted, notes=[*notes, *fitted.notes])
 
 
 def _fitted(encoded: Encoded, seq_len: int, overlong: str) -> Outcome:
     """A conversation shortened to ``seq_len`` tokens, or left out, as ``overlong`` says."""
-    count = len(encoded.ids)
+    count, notes = len(encoded.ids), list[str]()
     if count > seq_len:
         if overlong == "error":
             expected = f"at most training.seq_len={seq_len} tokens"
@@ -226,10 +229,10 @@ def _fitted(encoded: Encoded, seq_len: int, overlong: str) -> Outcome:
         if overlong == "drop":
             return Outcome(TOO_LONG)
         kept = slice(count - seq_len, None) if overlong == "truncate_left" else slice(seq_len)
-        encoded = replace(encoded, ids=encoded.ids[kept], trained=encoded.trained[kept])
+        encoded, notes = replace(encoded, ids=encoded.ids[kept], trained=encoded.trained[kept]), [CUT]
     # The first token is never predicted.
     encoded = replace(encoded, trained=np.concatenate([[False], encoded.trained[1:]]))
-    return Outcome(encoded=encoded) if encoded.trained.any() else Outcome(NOT_TRAINED)
+    return Outcome(encoded=encoded, notes=notes) if encoded.trained.any() else Outcome(NOT_TRAINED)
 
 
 def _append(
@@ -290,7 +293,7 @@ def _dropped(encoded: Dataset, source: Source, data: Data) -> tuple[dict[str, in
     if problems:
         raise problems_error(problems)
     for reason, count in counts.items():
-        print(f"{data.name}: {count} left out, {reason}: {', '.join(shown[reason])}", file=sys.stderr, flush=True)
+        warn(f"{data.name}: {count} left out, {reason}: {', '.join(shown[reason])}")
     return dict(counts), shown
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from titanflow.data.dataset_info import CUT
 from titanflow.run.contract import DATASET_FILE, RESULT_FILE, StageRun, readable
 
 PARTS = {"train": "trained on", "validation": "held out"}
@@ -18,7 +19,8 @@ class TrainingData:
     """One source of one stage's rows.
 
     ``tokens`` counts all, ``trained_tokens`` those with a label. ``fill`` is the share of packed rows' places that hold
-    a token. ``dropped`` counts the rows that were left out, by reason.
+    a token. ``dropped`` counts the rows that were left out, by reason, and ``cut`` those that were shortened to
+    ``seq_len``. ``folder`` is where they lie.
     """
 
     stage: str
@@ -34,6 +36,8 @@ class TrainingData:
     packing: str | None = None
     proved: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    cut: int = 0
+    folder: Path = Path()
 
 
 def training_data(runs: Iterable[StageRun], datasets: Mapping[str, Any]) -> list[TrainingData]:
@@ -42,7 +46,7 @@ def training_data(runs: Iterable[StageRun], datasets: Mapping[str, Any]) -> list
     Streamed data has no counts.
     """
     return [
-        _described(run.stage, label, _info(place, datasets))
+        _described(run.stage, label, place, _info(place, datasets))
         for run in runs
         for part, label in PARTS.items()
         for place in _sources(getattr(run.data, part), datasets)
@@ -84,10 +88,11 @@ def _info(place: Path, datasets: Mapping[str, Any]) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _described(stage: str, part: str, info: Mapping[str, Any]) -> TrainingData:
+def _described(stage: str, part: str, folder: Path, info: Mapping[str, Any]) -> TrainingData:
     keys = ("documents", "rows", "seq_len", "tokens", "trained_tokens", "fill", "packing")
-    kept = {key: info.get(key) for key in keys}
+    kept: dict[str, Any] = {key: info.get(key) for key in keys}
     name, kind = info.get("name") or "", info.get("kind") or ""
+    counted: dict[str, Any] = {"proved": info.get("proved") or 0, "dropped": dict(info.get("dropped") or {})}
     return TrainingData(
-        stage, part, name, kind, **kept, proved=info.get("proved") or 0, dropped=dict(info.get("dropped") or {})
+        stage, part, name, kind, **kept, **counted, cut=(info.get("notes") or {}).get(CUT, 0), folder=folder
     )
