@@ -92,7 +92,7 @@ def _result(
             return run_job(plan, environment, job, progress, progress.waits)
         except NoAnswerError as error:
             # Nobody knows whether the job was taken: once there is an answer, it is looked for by its name.
-            progress.waits(f"{error}: the stage's job is looked for, or submitted, when Slurm is back")
+            progress.waits(f"{error}: the stage's job is looked for, or submitted, when there is one")
             job, plan = _answered(lambda: left_job(run, logger.info), progress.waits), resumed(plan)
             continue
         except StageCutShort as error:

@@ -5,6 +5,7 @@ Facts: Slurm's manual pages of ``sbatch`` and ``srun`` (22.05).
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -31,12 +32,15 @@ def submission(resources: Resources) -> list[str]:
         "ntasks-per-node": 1,
         **({"cpus-per-task": resources.cores} if resources.cores else {}),
         "chdir": Path.cwd(),
-        "output": resources.log,
+        "output": _unexpanded(resources.log),
         "open-mode": "append",
+        # A submission may be lost, and come back after the next one: only one of a stage's jobs runs at a time.
+        "dependency": "singleton",
         "signal": f"TERM@{asked['save_seconds']}",
         "export": ",".join(sorted(resources.handed_on)) or "NONE",
         **({"gres": f"gpu:{resources.gpus}"} if resources.gpus else {}),
-        **{key: asked[key] for key in OPTIONS if asked.get(key)},
+        # mem: 0 is all of a node's memory.
+        **{key: asked[key] for key in OPTIONS if asked.get(key) is not None},
     }
     options = [f"--{key}={value}" for key, value in given.items()]
     return ["sbatch", "--parsable", "--no-requeue", *options, *asked["extra"]]
@@ -72,6 +76,11 @@ def script(command: Sequence[str], resources: Resources) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _unexpanded(path: Path) -> str:
+    """A file's name as Slurm takes it: a backslash anywhere in it switches its patterns, such as %j, off."""
+    return re.sub(r"[\\%]", r"\\\g<0>", str(path))
+
+
 def submitted(command: Sequence[str], resources: Resources) -> str:
     """The command that submits a job, and the job's script."""
     return f"{shlex.join([*submission(resources), SCRIPT_FILE])}\n\n{script(command, resources)}"
@@ -92,4 +101,5 @@ def dry_run(command: Sequence[str], resources: Resources) -> DryRun:
         return DryRun(warnings=[f"Slurm couldn't be asked: {error}"])
     except StageFailed as error:
         return DryRun(refused=["; ".join(str(error).removeprefix("sbatch: ").splitlines())])
-    return DryRun()
+    lacking = [name for name in resources.settings["export"] if name not in resources.handed_on]
+    return DryRun(warnings=[f"slurm.export: {name} isn't set in this environment" for name in lacking])

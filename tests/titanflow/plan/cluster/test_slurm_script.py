@@ -39,6 +39,22 @@ def test_a_stage_on_gpus_asks_for_as_many_as_it_has_processes(tmp_path: Path) ->
     assert "--gres=gpu:h100:4" in slurm_script.submission(asked(tmp_path, {}, device="cuda", gres="gpu:h100:4"))
 
 
+def test_all_of_a_node_s_memory_is_asked_for_by_none(tmp_path: Path) -> None:
+    assert "--mem=0" in slurm_script.submission(asked(tmp_path, {}, mem=0))
+
+
+def test_of_a_stage_s_jobs_one_runs_at_a_time(tmp_path: Path) -> None:
+    assert "--dependency=singleton" in slurm_script.submission(asked(tmp_path, {}))
+
+
+@pytest.mark.parametrize(
+    ("folder", "written"), [("50%j of", r"50\%j of"), (r"a\b", r"a\\b"), (r"a\%x", r"a\\\%x"), ("a $b 'c'", "a $b 'c'")]
+)
+def test_a_log_s_name_is_no_pattern_of_slurm(tmp_path: Path, folder: str, written: str) -> None:
+    given = slurm_script.submission(asked(tmp_path / folder, {}))
+    assert f"--output={tmp_path}/{written}/pretrain.log" in given
+
+
 def test_what_a_plan_shows_is_the_submission_and_the_script(tmp_path: Path) -> None:
     given = asked(tmp_path, {})
     command, _, script = slurm_script.submitted(["train"], given).partition("\n\n")
