@@ -13,7 +13,7 @@ from tasks.jobs import follow
 from tasks.jobs.job import Job
 from tasks.stage_task import run_stage
 from tasks.ui import progress
-from titanflow.common.errors import ConfigError, StageFailed
+from titanflow.common.errors import ConfigError, NoAnswerError, StageFailed
 from titanflow.config.keys.launcher import Launcher
 from titanflow.plan.cluster.resources import job_name
 from titanflow.plan.stage_plan import StagePlan
@@ -220,3 +220,10 @@ def test_the_status_of_an_old_job_with_the_same_id_counts_for_nothing(job, manif
     (job.run.folder / "job-7.status").write_text("1\n")
     assert run_stage(job, manifest) == PrepareResult(seconds=1)
     assert not (job.run.folder / "job-7.status").exists()
+
+
+def test_a_submission_that_never_gets_an_answer_is_given_up(job, manifest, slurm, monkeypatch):
+    monkeypatch.setattr(stage_task, "AWAY_SECONDS", 0.3)
+    (slurm / "sbatch").write_text("#!/bin/sh\necho Resource temporarily unavailable >&2; exit 1\n")
+    with pytest.raises(NoAnswerError, match="sbatch: Resource temporarily unavailable"):
+        run_stage(job, manifest)

@@ -20,6 +20,8 @@ from titanflow.run.torchrun import JOB, MEETING_ID, MEETING_POINT
 OPTIONS = ("partition", "account", "qos", "time", "gres", "constraint", "mem")
 SCRIPT_FILE = "job.sh"
 DRY_RUN_SECONDS = 10.0
+SETUP_FAILED = 78
+"""Exit status of a job whose lines of ``setup`` fail: EX_CONFIG of sysexits.h."""
 
 
 def submission(resources: Resources) -> list[str]:
@@ -55,10 +57,10 @@ def script(command: Sequence[str], resources: Resources) -> str:
     srun = ["srun", "--export=ALL", "--kill-on-bad-exit=1", *container, *command]
     threads = f"$((${{SLURM_CPUS_ON_NODE:-1}} / {resources.processes}))"
     lines = [
-        "#!/bin/sh",
+        "#!/bin/bash",
         f'[ -e {folder}/{RUN_FILE} ] || {{ echo "$(hostname) has no" {folder} >&2; exit {NO_FOLDER}; }}',
         *(f"export {name}={shlex.quote(value)}" for name, value in sorted(resources.variables.items())),
-        *asked["setup"],
+        *_setup(asked["setup"]),
         f'export {MEETING_POINT}="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
         ':$((20000 + SLURM_JOB_ID % 20000))"',
         f'export {MEETING_ID}="$SLURM_JOB_ID" {JOB}="$SLURM_JOB_ID"',
@@ -74,6 +76,18 @@ def script(command: Sequence[str], resources: Resources) -> str:
         'exit "$status"',
     ]
     return "\n".join(lines) + "\n"
+
+
+def _setup(lines: Sequence[str]) -> list[str]:
+    """The user's lines, of which each must succeed; what fails in a file that they source is that file's business."""
+    if not lines:
+        return []
+    told = "echo \"launcher.slurm.setup: '$BASH_COMMAND' failed on $(hostname)\" >&2"
+    return [
+        "trap '[ ${#BASH_SOURCE[@]} -gt 1 ] || { " + told.replace("'", "'\\''") + f"; exit {SETUP_FAILED}; }}' ERR",
+        *lines,
+        "trap - ERR",
+    ]
 
 
 def _unexpanded(path: Path) -> str:
