@@ -27,6 +27,7 @@ SHORT_OPTIONS = {
 }
 WITHOUT_VALUE = "HQvsO"
 """Short options that others may follow in the same word."""
+MEMORY = re.compile(r"\d+[KMGT]?B?", re.ASCII | re.IGNORECASE)
 OPTION = re.compile(r"-[A-Za-z].*|--[a-z][-a-z0-9]*(=.*)?", re.DOTALL)
 VARIABLE = re.compile(r"(?!(?:ALL|NONE)\Z)[A-Za-z_]\w*", re.ASCII)
 ASSIGNMENT = re.compile(r"\b(\w+)=[\"']?([^\s\"'/~$`][^\s\"']{7,})")
@@ -41,8 +42,10 @@ def slurm_problems(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     asked = launcher["slurm"]
     yield from _time(asked)
     for key in (*KEYS, "container"):
-        if isinstance(asked[key], str) and not asked[key].strip():
+        if key not in ("time", "mem") and isinstance(asked[key], str) and not asked[key].strip():
             yield key, f"found {asked[key]!r}", "a value, or null"
+    if asked["mem"] is not None and not MEMORY.fullmatch(str(asked["mem"])):
+        yield "mem", f"found {asked['mem']!r}", "64G, or 0 for all of a node's memory"
     for option in asked["extra"]:
         yield from _option(option)
     for name in asked["export"]:

@@ -47,6 +47,10 @@ def test_an_option_that_contradicts_the_job_is_refused(option: str) -> None:
     ("settings", "expected"),
     [
         ({"partition": ""}, "partition: found ''"),
+        ({"mem": -5}, "mem: found -5"),
+        ({"mem": "64 GB of it"}, "mem: found '64 GB of it'"),
+        ({"mem": ""}, "mem: found ''"),
+        ({"time": ""}, "time: found ''"),
         ({"container": " "}, "container: found ' '"),
         ({"export": ["MINE=1"]}, "export: found 'MINE=1'"),
         ({"export": ["ALL"]}, "export: found 'ALL'"),
