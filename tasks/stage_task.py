@@ -87,6 +87,7 @@ def _result(
     """Starts the stage where its launcher says, and follows it to its end."""
     run = plan.run
     job = _answered(lambda: left_job(run, logger.info), progress.waits)
+    silent_since: float | None = None
     while True:
         if job is None:
             begin_stage(plan)
@@ -100,8 +101,12 @@ def _result(
         try:
             return run_job(plan, environment, job, progress, progress.waits)
         except NoAnswerError as error:
+            silent_since = silent_since or time.monotonic()
+            if time.monotonic() - silent_since > AWAY_SECONDS:
+                raise
             # Nobody knows whether the job was taken: once there is an answer, it is looked for by its name.
-            progress.waits(f"{error}: the stage's job is looked for, or submitted, when Slurm is back")
+            progress.waits(f"{error}: the stage's job is looked for, or submitted, when there is one")
+            time.sleep(ASK_AGAIN_SECONDS)
             job, plan = _answered(lambda: left_job(run, logger.info), progress.waits), resumed(plan)
             continue
         except StageCutShort as error:
@@ -109,7 +114,7 @@ def _result(
             if saved_so_far(run.folder) == begun_at:
                 raise
             logger.warning("%s", error)
-        plan, job = resumed(plan), None
+        plan, job, silent_since = resumed(plan), None, None
 
 
 def _answered(ask: Callable[[], Answer], say: Callable[[str], None]) -> Answer:

@@ -24,7 +24,7 @@ from titanflow.common.errors import (
     StageLost,
     StageStopped,
 )
-from titanflow.plan.cluster.resources import resources
+from titanflow.plan.cluster.resources import job_name, resources
 from titanflow.plan.launch import by_hand
 from titanflow.plan.stage_plan import StagePlan
 from titanflow.run.contract import METRICS_FILE, RESULT_FILE, StageRun
@@ -52,7 +52,8 @@ def left_job(run: StageRun, say: Callable[[str], None]) -> Job | None:
     One that makes something else is ended first; one that failed unseen counts for nothing.
     """
     job = Job.of(run.folder)
-    if job is None or job.ended:
+    # A copy of a folder, made while its job was there, has that job's record; the job isn't this folder's to end.
+    if job is None or job.ended or not job.name.startswith(job_name(run.stage, run.folder)):
         return None
     kind = KINDS[job.kind]
     # The flow may have ended between the submission and the note of its id.
@@ -60,7 +61,7 @@ def left_job(run: StageRun, say: Callable[[str], None]) -> Job | None:
     if not job.id:
         return None
     is_ours = job.fingerprint == run.fingerprint and (run.config.get("launcher") or {}).get("kind") == job.kind
-    has_ended = kind.state(job.id, run.folder).phase == "ended"
+    has_ended = kind.state(job, run.folder).phase == "ended"
     if has_ended and not (is_ours and (run.folder / RESULT_FILE).exists()):
         return None
     job.write(run.folder)
@@ -86,11 +87,14 @@ def run_job(
     try:
         # An interrupt between the submission and the assignment would leave the job behind.
         with held_signals():
-            job = job or _submit(plan, environment)
+            job = job or _begun(plan, environment)
+            if not job.id:
+                job = _submitted(job, plan, environment)
+                job.write(folder)
         say(f"job {job.id} of {job.kind}")
         state = _ended(job, folder, MetricsTail(folder / METRICS_FILE), on_metrics, say)
     except BaseException:
-        if job is not None:
+        if job is not None and job.id:
             end(job, folder)
         raise
     # On a full disk the note is lost, and the next flow asks the scheduler; how the stage ended is said all the same.
@@ -99,8 +103,8 @@ def run_job(
     return outcome(job, state, plan.stage, folder)
 
 
-def _submit(plan: StagePlan, environment: Mapping[str, str]) -> Job:
-    """Submits a stage's job; its record lies in the stage's folder from before the submission."""
+def _begun(plan: StagePlan, environment: Mapping[str, str]) -> Job:
+    """The record of a stage's job, which lies in the stage's folder from before the submission, and has no id yet."""
     run, name = plan.run, str(plan.run.config["launcher"]["kind"])
     kind, before = KINDS[name], Job.of(plan.run.folder)
     attempt = before.attempt + 1 if before else 1
@@ -108,11 +112,33 @@ def _submit(plan: StagePlan, environment: Mapping[str, str]) -> Job:
     with needed.log.open("a", encoding="utf-8") as file:
         log_start = file.tell()
         file.write(f"$ {by_hand(kind.by_hand(needed), {})}\n")
+    # A scheduler that was set up anew gives its ids away again.
+    for status in run.folder.glob(status_file("*", run.folder).name):
+        status.unlink(missing_ok=True)
     job = Job(kind=name, name=kind.name(needed), attempt=attempt, fingerprint=run.fingerprint, log_start=log_start)
     job.write(run.folder)
-    job = job.model_copy(update={"id": kind.submit(plan.command, needed)})
-    job.write(run.folder)
     return job
+
+
+def _submitted(job: Job, plan: StagePlan, environment: Mapping[str, str]) -> Job:
+    """A stage's job with its id, once it is submitted.
+
+    Raises:
+        StageFailed: the scheduler refuses the job.
+        NoAnswerError: it doesn't answer; whether it has the job is seen later, by the job's name.
+    """
+    kind = KINDS[job.kind]
+    living = kind.find(job.name)
+    try:
+        found = kind.submit(plan.command, resources(plan.run, environment, job.attempt))
+    except NoAnswerError:
+        raise
+    except StageFailed:
+        # A command that fails may have submitted the job all the same.
+        found = kind.find(job.name)
+        if found in ("", living):
+            raise
+    return job.model_copy(update={"id": found})
 
 
 def outcome(job: Job, state: JobState, stage: str, folder: Path) -> StageResult:
@@ -177,7 +203,7 @@ def end(job: Job, folder: Path, seconds: float = SAVE_SECONDS) -> None:
 def _cancel(job: Job, now: bool) -> None:
     # The scheduler doesn't answer, or the job has ended meanwhile.
     with contextlib.suppress(StageFailed):
-        KINDS[job.kind].cancel(job.id, now)
+        KINDS[job.kind].cancel(job, now)
 
 
 def _ended(
@@ -206,7 +232,7 @@ def _ended(
 
 def _state(job: Job, folder: Path) -> JobState:
     try:
-        return KINDS[job.kind].state(job.id, folder)
+        return KINDS[job.kind].state(job, folder)
     except NoAnswerError as error:
         return JobState("unknown", str(error))
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
+from pydantic import ValidationError, model_validator
+
+from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.files import write_text_atomically
 from titanflow.run.contract import JOB_FILE, Strict
 
@@ -38,14 +41,32 @@ class Job(Strict):
     log_start: int = 0
     ended: bool = False
 
+    @model_validator(mode="after")
+    def _has_an_id_of_its_kind(self) -> Self:
+        is_one = {"slurm": not self.id or self.id.isdecimal(), "kubernetes": self.id in ("", self.name)}
+        if not is_one.get(self.kind):
+            raise ValueError(f"{self.id!r} is no job of {self.kind}")
+        return self
+
     def write(self, folder: Path) -> None:
         write_text_atomically(folder / JOB_FILE, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def of(cls, folder: Path) -> Job | None:
-        """The last job of a stage's folder; None if it never had one."""
+        """The last job of a stage's folder; None if it never had one.
+
+        Raises:
+            ConfigError: the record is damaged, so that nobody knows whether a job still writes into the folder.
+        """
         path = folder / JOB_FILE
-        return cls.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            found = f"no record of a stage's job: {error.errors()[0]['msg']}"
+            hint = "look whether its job is still there (squeue --me, kubectl get jobsets), end it, and remove the file"
+            raise ConfigError(Problem(found, origin=str(path), hint=hint)) from error
 
 
 def status_file(job: str, folder: Path) -> Path:
@@ -54,7 +75,7 @@ def status_file(job: str, folder: Path) -> Path:
 
 
 def noted_status(job: str, folder: Path) -> int | None:
-    """The exit status that a job's script noted; None if it noted none."""
+    """The exit status that a job's script noted; None if it noted none, or on a disk that was full."""
     path = status_file(job, folder)
-    text = path.read_text(encoding="ascii").strip() if path.is_file() else ""
-    return int(text) if text else None
+    text = path.read_text(encoding="ascii", errors="replace").strip() if path.is_file() else ""
+    return int(text) if text.isdecimal() else None

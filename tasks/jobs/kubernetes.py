@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.jobs.job import JobState, noted_status, status_file
+from tasks.jobs.job import Job, JobState, noted_status
 from titanflow.common.errors import NoAnswerError, StageFailed, StageLost
 from titanflow.common.files import write_text_atomically
 from titanflow.plan.cluster import kubernetes_api as api
@@ -46,7 +46,7 @@ LIVING = ("Pending", "Running", "Unknown")
 SUBMISSIONS = 3
 """How often a job is submitted while the API doesn't answer: the name is the same each time."""
 GONE_SECONDS = 120.0
-"""How long an old job of the same name may take to go, after it has saved."""
+"""How long an old job of the same name may take to go."""
 ASK_AGAIN_SECONDS = 1.0
 AT_ONCE_SECONDS = 1
 """The grace of a pod that is killed; with 0, Kubernetes would forget it before it has ended."""
@@ -79,7 +79,6 @@ def submit(command: Sequence[str], resources: Resources) -> str:
     # Told apart are a job that was taken though its answer was lost, and an old one of the same name.
     body["metadata"]["annotations"][SUBMISSION] = submission = uuid.uuid4().hex
     write_text_atomically(resources.folder / MANIFEST_FILE, as_yaml(body))
-    status_file(job, resources.folder).unlink(missing_ok=True)
     refused: api.ApiError | None = None
     for _ in range(SUBMISSIONS):
         try:
@@ -91,7 +90,7 @@ def submit(command: Sequence[str], resources: Resources) -> str:
             found = _jobset(job)
             if found is not None and found["metadata"].get("annotations", {}).get(SUBMISSION) == submission:
                 return job
-            _remove(job, resources.settings["save_seconds"])
+            _remove(job)
         elif refused.status:
             raise StageFailed(f"Kubernetes refuses the job: {refused}") from refused
         else:
@@ -99,12 +98,16 @@ def submit(command: Sequence[str], resources: Resources) -> str:
     raise NoAnswerError(f"Kubernetes didn't take job {job}: {refused}") from refused
 
 
-def state(job: str, folder: Path) -> JobState:
+def state(job: Job, folder: Path) -> JobState:
     """What is known of a job now.
 
     Raises:
         NoAnswerError: Kubernetes doesn't answer.
     """
+    return _state(job.id, folder)
+
+
+def _state(job: str, folder: Path) -> JobState:
     jobset, pods = _jobset(job), _pods(job)
     alive = [pod for pod in pods if pod.status.phase in LIVING]
     if jobset is None and not alive:
@@ -136,8 +139,12 @@ def find(name: str) -> str:
     return name if _jobset(name) is not None else ""
 
 
-def cancel(job: str, now: bool = False) -> None:
+def cancel(job: Job, now: bool = False) -> None:
     """Deletes a job. Its pods may save, for ``save_seconds``, unless it must end ``now``."""
+    _delete(job.id, now)
+
+
+def _delete(job: str, now: bool = False) -> None:
     name, namespace = job.split(".")
     # The job stays there until its pods have ended.
     _answer(api.jobsets, "delete", namespace, name, propagation_policy="Foreground")
@@ -204,12 +211,15 @@ def _last_warning(job: str) -> str:
     return ""
 
 
-def _remove(job: str, save_seconds: float) -> None:
-    """Deletes an old job, of a folder that was set aside or removed, and returns when it is gone."""
-    cancel(job)
+def _remove(job: str) -> None:
+    """Deletes an old job, of a folder that was set aside or removed, and returns when it is gone.
+
+    It may not save: the new job would take what lies in the folder then for its own.
+    """
+    _delete(job, now=True)
     began = time.monotonic()
     while _jobset(job) is not None or any(pod.status.phase in LIVING for pod in _pods(job)):
-        if (waited := time.monotonic() - began) > save_seconds + GONE_SECONDS:
+        if (waited := time.monotonic() - began) > GONE_SECONDS:
             raise StageLost(f"an old job {job} doesn't go, {waited:.0f} s after it was deleted")
         time.sleep(ASK_AGAIN_SECONDS)
 

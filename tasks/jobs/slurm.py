@@ -6,26 +6,35 @@ submits a new one, which has an id of its own, so that a signal meant for the ol
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.jobs.job import JobState, noted_status
+from tasks.jobs.job import Job, JobState, noted_status
 from titanflow.common.errors import NoAnswerError, StageFailed
 from titanflow.common.files import write_text_atomically
 from titanflow.plan.cluster.resources import NO_FOLDER, Resources
 from titanflow.plan.cluster.slurm_command import ask
 from titanflow.plan.cluster.slurm_script import SCRIPT_FILE, script, submission
 
-WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
-RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT")
+WAITING = (
+    *("PENDING", "CONFIGURING", "POWER_UP_NODE", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD"),
+    "SPECIAL_EXIT",
+)
+RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT", "UPDATE_DB")
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "OUT_OF_MEMORY")
+"""Words for the end of a job, beside those of :data:`CUT_SHORT`."""
 SIGNALLED = 128
 GONE = re.compile(r"Invalid job id", re.IGNORECASE)
-FIELD = re.compile(r"(?:^|\s)(JobState|Reason|ExitCode|StartTime)=(\S*)")
+RECORD = re.compile(r"^(?=JobId=)", re.MULTILINE)
+FIELD = re.compile(r"(?:^|\s)(JobName|JobState|Reason|ExitCode|StartTime)=(\S*)")
+ID = re.compile(r"^\s*(?:Submitted batch job )?(\d+)(?:;\S*)?\s*$", re.MULTILINE)
+"""An id in a line of its own, with the cluster's name if there is one; other lines are a site's own words."""
 NOT_SHARED = (NO_FOLDER, -53)
 """Exit statuses of a job whose nodes lack the stage's folder; Slurm calls a log that can't be opened signal 53."""
+SHOWN = 200
+"""How many letters of an answer that nobody expects are shown."""
 CUT_SHORT = {
     "TIMEOUT": "reached its time limit",
     "PREEMPTED": "was preempted by another job",
@@ -33,6 +42,8 @@ CUT_SHORT = {
     "BOOT_FAIL": "lost a node that didn't start",
     "REVOKED": "was taken back by the scheduler",
     "DEADLINE": "can't end by its deadline any more",
+    "LAUNCH_FAILED": "couldn't be launched on its nodes",
+    "RECONFIG_FAIL": "couldn't have its nodes set up",
 }
 """How Slurm ends a job through no fault of the stage."""
 
@@ -48,26 +59,45 @@ def by_hand(resources: Resources) -> list[str]:
 
 
 def submit(command: Sequence[str], resources: Resources) -> str:
-    """Submits a stage's job and returns its id."""
+    """Submits a stage's job and returns its id.
+
+    Raises:
+        StageFailed: Slurm refuses the job, or says no id.
+    """
     path = resources.folder / SCRIPT_FILE
     write_text_atomically(path, script(command, resources))
-    answer = ask(by_hand(resources), env={**os.environ, **resources.handed_on})
-    return answer.strip().split(";")[0]
+    answer = ask(by_hand(resources), more=resources.handed_on)
+    if found := ID.findall(answer):
+        return str(found[-1])
+    raise StageFailed(f"sbatch: found no job id in its answer: {answer.strip()!r}")
 
 
-def state(job: str, folder: Path) -> JobState:
+def state(job: Job, folder: Path) -> JobState:
     """What is known of a job now.
 
     Raises:
-        NoAnswerError: Slurm doesn't answer.
+        NoAnswerError: Slurm doesn't answer, or nothing that tells.
     """
     try:
-        fields = dict(FIELD.findall(ask(["scontrol", "show", "job", "--oneliner", job])))
+        answer = ask(["scontrol", "show", "job", "--oneliner", job.id])
+    except NoAnswerError:
+        raise
     except StageFailed as error:
         if not GONE.search(str(error)):
-            raise
+            raise NoAnswerError(str(error)) from error
         return _forgotten(job, folder)
-    word, reason = fields.get("JobState", ""), fields.get("Reason", "")
+    # The first of a name counts: what follows are paths, and words of the user.
+    records = [dict(reversed(FIELD.findall(record))) for record in RECORD.split(answer)]
+    told = [record for record in records if record.get("JobState")]
+    if not told:
+        raise NoAnswerError(f"scontrol: found no state of job {job.id} in its answer: {answer.strip()[:SHOWN]!r}")
+    # A controller that was set up anew gives its ids away again.
+    own = [record for record in told if record.get("JobName") == job.name]
+    if not own:
+        return _forgotten(job, folder)
+    # Clusters of a federation each tell of the job: the others that it was taken back there.
+    fields = next((record for record in own if record["JobState"] != "REVOKED"), own[0])
+    word, reason = fields["JobState"], fields.get("Reason", "")
     if word in WAITING:
         begins = fields.get("StartTime", "")
         # Slurm says None, too, of a job that it hasn't looked at yet.
@@ -75,28 +105,32 @@ def state(job: str, folder: Path) -> JobState:
         return JobState("waiting", why, begins="" if begins == "Unknown" else begins)
     if word in RUNNING:
         return JobState("running")
+    if word not in (*ENDED, *CUT_SHORT):
+        # A job that is taken for ended would be submitted once more.
+        raise NoAnswerError(f"scontrol: job {job.id} is {word}, a state that is unknown here")
     return JobState("ended", word, status=_status(fields.get("ExitCode", "")))
 
 
 def find(name: str) -> str:
-    """The id of the living job of that name; empty if there is none."""
-    found = ask(["squeue", "--noheader", "--me", f"--name={name}", "--format=%A"]).split()
-    return found[-1] if found else ""
+    """The id of the living job of that name, the newest of several; empty if there is none."""
+    found = ID.findall(ask(["squeue", "--noheader", "--me", f"--name={name}", "--format=%A"]))
+    return max(found, key=int, default="")
 
 
-def cancel(job: str, now: bool = False) -> None:
+def cancel(job: Job, now: bool = False) -> None:
     """Ends a job; unless it must end ``now``, a running one is only told to save."""
     gently = [] if now else ["--signal=TERM"]
-    ask(["scancel", *gently, job])
+    # By the name, too: the id may be another job's by now.
+    ask(["scancel", *gently, f"--name={job.name}", job.id])
 
 
-def _forgotten(job: str, folder: Path) -> JobState:
+def _forgotten(job: Job, folder: Path) -> JobState:
     """A job that ended so long ago that the controller forgot it: by the accounting, or by what its script wrote.
 
     Raises:
         NoAnswerError: the accounting doesn't answer, and the script wrote nothing.
     """
-    written = _status(f"{noted_status(job, folder)}:0")
+    written = _status(f"{noted_status(job.id, folder)}:0")
     try:
         word, status = _accounted(job)
     except NoAnswerError:
@@ -108,13 +142,13 @@ def _forgotten(job: str, folder: Path) -> JobState:
     return JobState("ended", "COMPLETED" if written == 0 else "FORGOTTEN", status=written)
 
 
-def _accounted(job: str) -> tuple[str, int | None]:
+def _accounted(job: Job) -> tuple[str, int | None]:
     """How a job ended by the accounting, and its exit status; an empty word if there is none that tells.
 
-    Of a requeued job, and of an id that is used again, ``sacct`` tells the last. A job that the accounting takes for
+    Of a requeued job ``sacct`` tells the last. A job that the accounting takes for
     living, and the controller doesn't know, was lost with the controller's memory of it.
     """
-    options = ["--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State,ExitCode"]
+    options = ["--noheader", "--parsable2", "--allocations", f"--jobs={job.id}", "--format=JobName,State,ExitCode"]
     try:
         lines = ask(["sacct", *options]).split("\n") if shutil.which("sacct") else []
     except NoAnswerError:
@@ -122,12 +156,12 @@ def _accounted(job: str) -> tuple[str, int | None]:
     except StageFailed:
         # Most often there is no accounting.
         return "", None
-    told = [line for line in lines if line.strip()]
+    told = [line.split("|")[1:] for line in lines if line.startswith(f"{job.name}|")]
     if not told:
         return "", None
-    state, _, status = told[-1].partition("|")
+    state, status = told[-1]
     # "CANCELLED by 0" names the user.
-    word = state.split()[0]
+    word = state.partition(" ")[0]
     return ("", None) if word in (*WAITING, *RUNNING) else (word, _status(status))
 
 

@@ -185,6 +185,7 @@ SUBMIT = """
 import sys, time
 from pathlib import Path
 from tasks.jobs import slurm
+from tasks.jobs.job import Job
 from titanflow.plan.cluster.resources import resources
 from titanflow.run.contract import StageRun
 folder = Path("{folder}")
@@ -194,7 +195,9 @@ settings = dict(partition=None, account=None, qos=None, time=None, gres=None, co
 launcher = dict(kind="slurm", nnodes=1, nproc_per_node=1, device="auto", slurm=settings)
 run = StageRun(stage="pretrain", experiment="e", run="r", folder=folder, config=dict(launcher=launcher))
 run.write()
-job = slurm.submit([sys.executable, "-c", {program!r}], resources(run, {{}}))
+asked = resources(run, {{}})
+id = slurm.submit([sys.executable, "-c", {program!r}], asked)
+job = Job(kind="slurm", name=asked.name, id=id, fingerprint="")
 while (state := slurm.state(job, folder)).phase != "ended":
     time.sleep(0.2)
 print(state.phase, state.reason, state.status)

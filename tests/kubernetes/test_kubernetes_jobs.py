@@ -20,12 +20,16 @@ pytestmark = pytest.mark.slow
 JOBSETS = "POST .*/jobsets"
 
 
+def record(job: str) -> Job:
+    return Job(kind="kubernetes", name=job, id=job, fingerprint="f")
+
+
 def submit(folder: Path, program: str, **settings: Any) -> str:
     return kubernetes.submit(["sh", "-c", program], asked(folder, **settings))
 
 
 def reaches(job: str, folder: Path, phase: str) -> JobState:
-    return wait_for(lambda: (found := kubernetes.state(job, folder)).phase == phase and found, phase)
+    return wait_for(lambda: (found := kubernetes.state(record(job), folder)).phase == phase and found, phase)
 
 
 def is_ready(folder: Path) -> None:
@@ -34,9 +38,8 @@ def is_ready(folder: Path) -> None:
 
 def told(job: str, state: JobState, folder: Path) -> str:
     """The message of the error that a job's end is."""
-    record = Job(kind="kubernetes", name=job, id=job, fingerprint="f")
     with pytest.raises((StageFailed, ConfigError)) as error:
-        outcome(record, state, "pretrain", folder)
+        outcome(record(job), state, "pretrain", folder)
     return f"{type(error.value).__name__}: {error.value}"
 
 
@@ -50,7 +53,7 @@ def test_a_job_runs_and_ends(cluster: LocalKubernetes, folder: Path) -> None:
     # Finished jobs go after a day.
     del cluster.jobsets[name]
     assert kubernetes.find(job) == ""
-    assert kubernetes.state(job, folder) == JobState("ended", "COMPLETED", status=0)
+    assert kubernetes.state(record(job), folder) == JobState("ended", "COMPLETED", status=0)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,7 @@ def test_a_pod_that_the_cluster_ends_may_save(
     assert expected in found
     # Pods that were deleted say nothing any more; their job does.
     cluster.jobsets[job.removesuffix(".default")].pods.clear()
-    assert kubernetes.state(job, folder).reason == "PodFailurePolicy"
+    assert kubernetes.state(record(job), folder).reason == "PodFailurePolicy"
 
 
 def test_a_job_that_reaches_its_time_limit_saves_and_goes_on(cluster: LocalKubernetes, folder: Path) -> None:
@@ -123,7 +126,7 @@ def test_a_pod_out_of_memory_is_named(cluster: LocalKubernetes, folder: Path) ->
     reaches(job, folder, "ended")
     (pod,) = cluster.jobsets[job.removesuffix(".default")].pods
     pod.end_reason = "OOMKilled"
-    assert "killed by the kernel, out of memory" in told(job, kubernetes.state(job, folder), folder)
+    assert "killed by the kernel, out of memory" in told(job, kubernetes.state(record(job), folder), folder)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +141,7 @@ def test_what_a_job_waits_for_is_shown(
 ) -> None:
     cluster.waits = waits
     job = submit(folder, "exit 0")
-    found = kubernetes.state(job, folder)
+    found = kubernetes.state(record(job), folder)
     assert (found.phase, found.reason) == ("waiting", waits[0])
     assert shown in found.message
     cluster.let_start()
@@ -148,7 +151,7 @@ def test_what_a_job_waits_for_is_shown(
 def test_a_job_waits_in_its_queue(cluster: LocalKubernetes, folder: Path) -> None:
     cluster.suspended = True
     job = submit(folder, "exit 0", queue="lab")
-    found = kubernetes.state(job, folder)
+    found = kubernetes.state(record(job), folder)
     assert (found.phase, found.reason, found.message) == ("waiting", "Suspended", "queue lab hasn't let it start")
 
 
@@ -157,7 +160,7 @@ def test_what_keeps_pods_from_being_created_is_shown(cluster: LocalKubernetes, f
     job = submit(folder, "exit 0")
     cluster.jobsets[job.removesuffix(".default")].pods.clear()
     cluster.warnings.append("Error creating: pods is forbidden: exceeded quota: gpus")
-    found = kubernetes.state(job, folder)
+    found = kubernetes.state(record(job), folder)
     assert (found.phase, found.reason) == ("waiting", "no pods yet")
     assert "exceeded quota" in found.message
 
@@ -165,25 +168,25 @@ def test_what_keeps_pods_from_being_created_is_shown(cluster: LocalKubernetes, f
 def test_a_cancel_lets_the_stage_save_and_ends_when_its_pods_have(cluster: LocalKubernetes, folder: Path) -> None:
     job = submit(folder, SAVES, nodes=2)
     is_ready(folder)
-    end(Job(kind="kubernetes", name=job, id=job, fingerprint="f"), folder)
+    end(record(job), folder)
     assert "saved" in lines(folder / "pretrain.log")
     assert cluster.pods() == []
-    assert kubernetes.state(job, folder).reason == "CANCELLED"
-    kubernetes.cancel(job)
+    assert kubernetes.state(record(job), folder).reason == "CANCELLED"
+    kubernetes.cancel(record(job))
 
 
 def test_a_job_that_does_not_end_is_killed(cluster: LocalKubernetes, folder: Path) -> None:
     job = submit(folder, "trap '' TERM; echo ready; while :; do sleep 0.1; done")
     is_ready(folder)
-    end(Job(kind="kubernetes", name=job, id=job, fingerprint="f"), folder, seconds=0)
+    end(record(job), folder, seconds=0)
     assert cluster.pods() == []
 
 
 def test_a_job_that_somebody_deletes_was_cancelled(cluster: LocalKubernetes, folder: Path) -> None:
     job = submit(folder, SAVES)
     is_ready(folder)
-    kubernetes.cancel(job)
-    assert kubernetes.state(job, folder).message in ("it is being deleted", "")
+    kubernetes.cancel(record(job))
+    assert kubernetes.state(record(job), folder).message in ("it is being deleted", "")
     found = told(job, reaches(job, folder, "ended"), folder)
     assert found.startswith("StageFailed")
     assert "was cancelled" in found
@@ -209,13 +212,13 @@ def test_a_flow_that_never_got_an_answer_finds_its_job(cluster: LocalKubernetes,
     assert kubernetes.find(kubernetes.name(asked(folder))) == f"{next(iter(cluster.jobsets))}.default"
 
 
-def test_an_old_job_of_the_same_name_goes_first(cluster: LocalKubernetes, folder: Path) -> None:
-    old = submit(folder, SAVES, fingerprint="other")
+def test_an_old_job_of_the_same_name_goes_first_and_saves_nothing(cluster: LocalKubernetes, folder: Path) -> None:
+    old = submit(folder, SAVES.replace("'echo", "'sleep 5; echo"), fingerprint="other")
     is_ready(folder)
     new = submit(folder, "echo new")
     assert new == old
     reaches(new, folder, "ended")
-    assert lines(folder / "pretrain.log") == ["ready", "saved", "new"]
+    assert lines(folder / "pretrain.log") == ["ready", "new"]
     # A finished one, too: its folder was set aside.
     assert submit(folder, "echo again") == old
     reaches(new, folder, "ended")
@@ -227,8 +230,8 @@ def test_a_job_goes_on_while_its_api_gives_no_answer(cluster: LocalKubernetes, f
     job = submit(folder, SAVES)
     cluster.fail("GET .*", status)
     with pytest.raises(NoAnswerError, match="can't be asked"):
-        kubernetes.state(job, folder)
-    assert kubernetes.state(job, folder).phase == "running"
+        kubernetes.state(record(job), folder)
+    assert kubernetes.state(record(job), folder).phase == "running"
 
 
 def test_a_cluster_that_does_not_know_jobsets_says_nothing_of_one(cluster: LocalKubernetes, folder: Path) -> None:
@@ -243,14 +246,14 @@ def test_an_api_that_is_gone_gives_no_answer(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setenv("KUBECONFIG", str(gone.kubeconfig(tmp_path / "kubeconfig")))
     kubernetes_api.client.cache_clear()
     with pytest.raises(NoAnswerError, match="doesn't answer"):
-        kubernetes.state("titanflow-pretrain-1.default", tmp_path)
+        kubernetes.state(record("titanflow-pretrain-1.default"), tmp_path)
 
 
 def test_a_silent_api_has_a_deadline(cluster: LocalKubernetes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubernetes_api, "ANSWER_SECONDS", (0.5, 0.5))
     cluster.slow("GET .*")
     with pytest.raises(NoAnswerError, match="timed out"):
-        kubernetes.state("titanflow-pretrain-1.default", folder)
+        kubernetes.state(record("titanflow-pretrain-1.default"), folder)
 
 
 def test_what_the_cluster_refuses_is_a_failure_not_a_wait(cluster: LocalKubernetes, folder: Path) -> None:

@@ -13,7 +13,9 @@ from tasks.jobs import follow
 from tasks.jobs.job import Job
 from tasks.stage_task import run_stage
 from tasks.ui import progress
+from titanflow.common.errors import ConfigError, NoAnswerError, StageFailed
 from titanflow.config.keys.launcher import Launcher
+from titanflow.plan.cluster.resources import job_name
 from titanflow.plan.stage_plan import StagePlan
 from titanflow.run.contract import StageRun
 from titanflow.run.manifest import Manifest
@@ -92,16 +94,19 @@ def slurm(tmp_path, monkeypatch):
     """Commands of a Slurm that is away when each is called for the first time; the ids that it gave away."""
     folder = tmp_path / "bin"
     folder.mkdir()
+    own = job_name("pretrain", tmp_path / "run/pretrain")
     trains = f"{sys.executable} -c {shlex.quote(PREPARES)} {tmp_path}/run/pretrain"
     (folder / "taken").write_text(f"#!/bin/sh\necho 7 >> {folder}/submitted\n{trains}\n")
     (folder / "taken").chmod(0o755)
     for name, then in {
         "squeue": f"cat {folder}/submitted || true",
         "sbatch": f"{folder}/taken; echo 7",
-        "scontrol": "echo JobId=7 JobState=COMPLETED ExitCode=0:0",
+        "scontrol": f"echo JobId=7 JobName={own} JobState=COMPLETED ExitCode=0:0",
     }.items():
         (folder / name).write_text(SUBMITS.format(folder=tmp_path, name=name, then=then))
         (folder / name).chmod(0o755)
+    (folder / "scancel").write_text(f'#!/bin/sh\necho "$@" >> {folder}/cancelled\n')
+    (folder / "scancel").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(stage_task, "ASK_AGAIN_SECONDS", 0.0)
@@ -124,7 +129,7 @@ def job(prepare, tmp_path):
 
 
 def test_a_controller_that_is_away_is_waited_for_before_anything_is_submitted(job, manifest, slurm):
-    Job(kind="slurm", name="titanflow-pretrain-1", fingerprint="other").write(job.run.folder)
+    Job(kind="slurm", name=job_name("pretrain", job.run.folder), fingerprint="other").write(job.run.folder)
     assert run_stage(job, manifest) == PrepareResult(seconds=1)
     assert (slurm / "submitted").read_text() == "7\n"
     assert (manifest.folder / "superseded/pretrain-1/result.json").exists()
@@ -154,3 +159,71 @@ def test_a_disk_that_is_full_when_a_job_ends_hides_nothing_of_its_end(job, manif
 
     monkeypatch.setattr(Job, "write", refuses_the_end)
     assert run_stage(job, manifest) == PrepareResult(seconds=1)
+
+
+def test_a_job_that_a_failing_command_submitted_is_followed(job, manifest, slurm):
+    (slurm / "sbatch").write_text(f"#!/bin/sh\n{slurm}/taken; echo no space left >&2; exit 1\n")
+    assert run_stage(job, manifest) == PrepareResult(seconds=1)
+    assert (slurm / "submitted").read_text() == "7\n"
+
+
+def test_a_refusal_is_told_though_an_older_job_of_the_stage_is_there(job, manifest, slurm):
+    (slurm / "submitted").write_text("6\n")
+    (slurm / "sbatch").write_text("#!/bin/sh\necho no such partition >&2; exit 1\n")
+    with pytest.raises(StageFailed, match="sbatch: no such partition"):
+        run_stage(job, manifest)
+    assert Job.of(job.run.folder).id == ""
+
+
+def test_a_job_whose_id_cannot_be_noted_is_ended(job, manifest, slurm, monkeypatch):
+    write = Job.write
+
+    def refuses_the_id(self, folder):
+        if self.id:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, folder)
+
+    monkeypatch.setattr(Job, "write", refuses_the_id)
+    with pytest.raises(OSError, match="No space left"):
+        run_stage(job, manifest)
+    assert (slurm / "cancelled").read_text() == f"--signal=TERM --name={job_name('pretrain', job.run.folder)} 7\n"
+
+
+def test_a_copy_of_a_folder_leaves_the_job_of_the_folder_alone(job, manifest, slurm):
+    other = job_name("pretrain", job.run.folder.parent / "copied from")
+    Job(kind="slurm", name=other, id="6", fingerprint="f").write(job.run.folder)
+    assert run_stage(job, manifest) == PrepareResult(seconds=1)
+    assert (slurm / "submitted").read_text() == "7\n"
+    assert not (slurm / "cancelled").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b'{"kind": "pbs", "name": "n", "fingerprint": "f"}',
+        b'{"kind": "kubernetes", "name": "n.lab", "id": "7", "fingerprint": "f"}',
+        b'{"kind": "slurm", "name": "n", "id": "n.lab", "fingerprint": "f"}',
+    ],
+)
+def test_a_record_of_a_job_that_is_damaged_is_named_before_anything_is_submitted(job, manifest, slurm, text):
+    (job.run.folder / "job.json").write_bytes(text)
+    with pytest.raises(ConfigError, match=r"job\.json: no record of a stage's job: .*\n.*and remove the file"):
+        run_stage(job, manifest)
+    assert not (slurm / "submitted").exists()
+
+
+def test_the_status_of_an_old_job_with_the_same_id_counts_for_nothing(job, manifest, slurm):
+    job.state = "RESUME"
+    (job.run.folder / "job-7.status").write_text("1\n")
+    assert run_stage(job, manifest) == PrepareResult(seconds=1)
+    assert not (job.run.folder / "job-7.status").exists()
+
+
+def test_a_submission_that_never_gets_an_answer_is_given_up(job, manifest, slurm, monkeypatch):
+    monkeypatch.setattr(stage_task, "AWAY_SECONDS", 0.3)
+    (slurm / "sbatch").write_text("#!/bin/sh\necho Resource temporarily unavailable >&2; exit 1\n")
+    with pytest.raises(NoAnswerError, match="sbatch: Resource temporarily unavailable"):
+        run_stage(job, manifest)

@@ -28,11 +28,11 @@ def end_with_job(folder: Path, every: float = LOOK_SECONDS) -> None:
 def is_given_away(folder: Path, own: str) -> bool:
     """Whether a stage's folder belongs to another job than ``own``."""
     try:
-        job = json.loads((folder / JOB_FILE).read_text(encoding="utf-8")).get("id")
-    except (OSError, ValueError):
+        job = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))["id"]
+    except (OSError, ValueError, LookupError, TypeError):
         return False
     # Empty between the submission and its answer.
-    return job not in ("", own)
+    return isinstance(job, str) and job not in ("", own)
 
 
 def _watch(folder: Path, own: str, every: float) -> None:

@@ -8,7 +8,7 @@ import re
 TOKEN_PATTERN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?<=://)[^/@\s]+@")
 """A token in the Hub's own format, or the credentials in a URL."""
 
-SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSW", "PASSPHRASE")
 """Words in the names of environment variables that hold secrets."""
 
 
@@ -21,4 +21,5 @@ def redact(text: str, token: str | None = None) -> str:
 
 def is_secret(name: str) -> bool:
     """Whether an environment variable of that name looks like a secret."""
-    return any(word in name for word in SECRET_WORDS)
+    # TOKENIZERS_PARALLELISM is none.
+    return any(word in name.upper().replace("TOKENIZER", "") for word in SECRET_WORDS)

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from tasks.jobs import slurm
-from tasks.jobs.job import JobState
+from tasks.jobs.job import Job, JobState
 from titanflow.common.errors import NoAnswerError
 from titanflow.plan.cluster.resources import Resources
 
+JOB = Job(kind="slurm", name="titanflow-pretrain-1", id="7", fingerprint="f")
 GONE = "slurm_load_jobs error: Invalid job id specified"
 SILENT = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
 DISABLED = "Slurm accounting storage is disabled"
@@ -45,52 +46,52 @@ def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stand:
         ("NODE_FAIL|0:0", "NODE_FAIL", 0),
         ("TIMEOUT|0:0", "TIMEOUT", 0),
         ("OUT_OF_MEMORY|0:125", "OUT_OF_MEMORY", -125),
-        # An id that was used twice: the last one counts.
+        # Of a job that was requeued the last counts.
         ("FAILED|1:0\nCOMPLETED|0:0", "COMPLETED", 0),
     ],
 )
 def test_the_accounting_tells_how_a_job_ended(tmp_path: Path, says: Stand, line: str, reason: str, status: int) -> None:
-    says("sacct", line)
-    assert slurm.state("7", tmp_path) == JobState("ended", reason, status=status)
+    says("sacct", "\n".join(f"{JOB.name}|{one}" for one in line.splitlines()))
+    assert slurm.state(JOB, tmp_path) == JobState("ended", reason, status=status)
 
 
 @pytest.mark.parametrize("line", ["RUNNING|0:0", "REQUEUED|0:0", ""])
 def test_what_the_accounting_takes_for_living_has_ended_as_its_script_says(
     tmp_path: Path, says: Stand, line: str
 ) -> None:
-    says("sacct", line)
-    assert slurm.state("7", tmp_path) == JobState("ended", "FORGOTTEN")
+    says("sacct", "\n".join(f"{JOB.name}|{one}" for one in line.splitlines()))
+    assert slurm.state(JOB, tmp_path) == JobState("ended", "FORGOTTEN")
     (tmp_path / "job-7.status").write_text("143\n")
-    assert slurm.state("7", tmp_path) == JobState("ended", "FORGOTTEN", status=-15)
+    assert slurm.state(JOB, tmp_path) == JobState("ended", "FORGOTTEN", status=-15)
 
 
 def test_without_accounting_the_script_tells(tmp_path: Path, says: Stand) -> None:
-    assert slurm.state("7", tmp_path) == JobState("ended", "FORGOTTEN")
+    assert slurm.state(JOB, tmp_path) == JobState("ended", "FORGOTTEN")
     says("sacct", DISABLED, 1)
-    assert slurm.state("7", tmp_path) == JobState("ended", "FORGOTTEN")
+    assert slurm.state(JOB, tmp_path) == JobState("ended", "FORGOTTEN")
     (tmp_path / "job-7.status").write_text("0\n")
-    assert slurm.state("7", tmp_path) == JobState("ended", "COMPLETED", status=0)
+    assert slurm.state(JOB, tmp_path) == JobState("ended", "COMPLETED", status=0)
 
 
 def test_a_database_that_is_down_is_asked_again(tmp_path: Path, says: Stand) -> None:
     says("sacct", DATABASE, 1)
     with pytest.raises(NoAnswerError, match="Problem talking to the database"):
-        slurm.state("7", tmp_path)
+        slurm.state(JOB, tmp_path)
     # Nobody has to wait for what the script has written.
     (tmp_path / "job-7.status").write_text("3\n")
-    assert slurm.state("7", tmp_path) == JobState("ended", "FORGOTTEN", status=3)
+    assert slurm.state(JOB, tmp_path) == JobState("ended", "FORGOTTEN", status=3)
 
 
 def test_a_status_that_a_full_disk_cut_off_is_none(tmp_path: Path, says: Stand) -> None:
     (tmp_path / "job-7.status").write_text("")
-    assert slurm.state("7", tmp_path) == JobState("ended", "FORGOTTEN")
+    assert slurm.state(JOB, tmp_path) == JobState("ended", "FORGOTTEN")
 
 
 def test_a_controller_that_does_not_answer_has_forgotten_nothing(tmp_path: Path, says: Stand) -> None:
     says("scontrol", SILENT, 1)
-    says("sacct", "COMPLETED|0:0")
+    says("sacct", f"{JOB.name}|COMPLETED|0:0")
     with pytest.raises(NoAnswerError):
-        slurm.state("7", tmp_path)
+        slurm.state(JOB, tmp_path)
 
 
 def test_a_job_gets_what_it_is_handed_on(tmp_path: Path, says: Stand) -> None:

@@ -30,7 +30,7 @@ def test_a_folder_is_another_jobs_only_once_that_has_an_id(tmp_path: Path, noted
     assert is_given_away(tmp_path, "7") is is_another
 
 
-@pytest.mark.parametrize("text", [None, "", "{"])
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"id": null}'])
 def test_what_cannot_be_read_ends_nothing(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / JOB_FILE).write_text(text)

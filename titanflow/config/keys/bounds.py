@@ -20,7 +20,7 @@ LAUNCHER = {
     "launcher.nnodes": COUNT,
     "launcher.node_rank": NATURAL,
     "launcher.omp_num_threads": COUNT,
-    "launcher.slurm.save_seconds": COUNT,
+    "launcher.slurm.save_seconds": {"minimum": 1, "maximum": 65535},
     "launcher.kubernetes.save_seconds": COUNT,
     "launcher.kubernetes.active_deadline_seconds": COUNT,
     "launcher.kubernetes.run_as_user": NATURAL,

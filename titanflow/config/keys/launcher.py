@@ -30,7 +30,8 @@ class Slurm:
     container: str | None = None
     """An image for `srun --container-image` (the plugin pyxis)."""
     setup: list[str] = field(default_factory=list)
-    """Lines of shell before the stage: `module load cuda`, `source /shared/venv/bin/activate`."""
+    """Lines of bash before the stage: `module load cuda`, `source /shared/venv/bin/activate`. One that fails ends the
+    job, unless `|| true` follows. The shell is no login shell: where those define `module`, source its file first."""
     export: list[str] = field(default_factory=list)
     """Names of further environment variables to hand on. Those of Hugging Face, W&B, NCCL and torch always are."""
     save_seconds: int = 120

@@ -40,7 +40,7 @@ def job_problems(plan: StagePlan, runs_here: bool) -> tuple[list[Problem], list[
 
 
 def pod_problems(run: StageRun) -> list[Problem]:
-    """What is missing here for a job of Kubernetes: its client, and a workspace that the pods see."""
+    """What is missing here for a job of Kubernetes: its client, and folders that the pods see."""
     launcher = run.config.get("launcher") or {}
     if launcher.get("kind") != "kubernetes":
         return []
@@ -49,9 +49,12 @@ def pod_problems(run: StageRun) -> list[Problem]:
         key, origin = f"{run.stage}.launcher.kind", run.origins.get("launcher.kind", "")
         problems.append(Problem("there is no package 'kubernetes'", key, origin, hint=f"install it: {INSTALL}"))
     mounted = launcher["kubernetes"]["volumes"]
-    if not any(run.folder.is_relative_to(path) for path in mounted):
-        found = f"found {', '.join(mounted)}, and the run's folder is {run.folder}"
-        key, origin = f"{run.stage}.launcher.kubernetes.volumes", run.origins.get("launcher.kubernetes.volumes", "")
-        hint = "mount the storage that holds the workspace at the same path, or move the workspace onto it"
-        problems.append(Problem(found, key, origin, hint=hint))
+    key, origin = f"{run.stage}.launcher.kubernetes.volumes", run.origins.get("launcher.kubernetes.volumes", "")
+    reads = (run.tokenizer, run.base, run.data.train, run.data.validation)
+    for path in dict.fromkeys(path for path in (run.folder, *reads) if path):
+        if not any(path.is_relative_to(volume) for volume in mounted):
+            what = "the run's folder is" if path == run.folder else "the stage reads"
+            hint = "mount the storage that holds it at the same path, or move it onto a volume"
+            problems.append(Problem(f"found {', '.join(mounted)}, and {what} {path}", key, origin, hint=hint))
+            break
     return problems

@@ -6,6 +6,7 @@ of pods and the Restricted pod security standard, and Kueue's "Run A JobSet".
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 from collections.abc import Sequence
@@ -188,8 +189,11 @@ def script(command: Sequence[str], resources: Resources) -> str:
 
 
 def _name(resources: Resources) -> str:
-    # With what JobSet, Job and Kubernetes add (-nodes-0-<pod>-abcde) within the 63 letters of a DNS label.
-    return f"{resources.name}-{resources.attempt}"
+    # Of two users' folders with one path, each on a claim of its own, each has its own jobs. With what JobSet, Job and
+    # Kubernetes add (-nodes-0-<pod>-abcde) within the 63 letters of a DNS label.
+    mounted = resources.settings["volumes"].items()
+    holds = sorted(f"{path}={source}" for path, source in mounted if resources.folder.is_relative_to(path))
+    return f"{resources.name}-{hashlib.sha256(' '.join(holds).encode()).hexdigest()[:6]}-{resources.attempt}"
 
 
 def _meeting(resources: Resources) -> list[str]:

@@ -5,6 +5,7 @@ Facts: Slurm's manual pages of ``sbatch`` and ``srun`` (22.05).
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from titanflow.run.torchrun import JOB, MEETING_ID, MEETING_POINT
 OPTIONS = ("partition", "account", "qos", "time", "gres", "constraint", "mem")
 SCRIPT_FILE = "job.sh"
 DRY_RUN_SECONDS = 10.0
+SETUP_FAILED = 78
+"""Exit status of a job whose lines of ``setup`` fail: EX_CONFIG of sysexits.h."""
 
 
 def submission(resources: Resources) -> list[str]:
@@ -31,12 +34,15 @@ def submission(resources: Resources) -> list[str]:
         "ntasks-per-node": 1,
         **({"cpus-per-task": resources.cores} if resources.cores else {}),
         "chdir": Path.cwd(),
-        "output": resources.log,
+        "output": _unexpanded(resources.log),
         "open-mode": "append",
+        # A submission may be lost, and come back after the next one: only one of a stage's jobs runs at a time.
+        "dependency": "singleton",
         "signal": f"TERM@{asked['save_seconds']}",
         "export": ",".join(sorted(resources.handed_on)) or "NONE",
         **({"gres": f"gpu:{resources.gpus}"} if resources.gpus else {}),
-        **{key: asked[key] for key in OPTIONS if asked.get(key)},
+        # mem: 0 is all of a node's memory.
+        **{key: asked[key] for key in OPTIONS if asked.get(key) is not None},
     }
     options = [f"--{key}={value}" for key, value in given.items()]
     return ["sbatch", "--parsable", "--no-requeue", *options, *asked["extra"]]
@@ -51,10 +57,10 @@ def script(command: Sequence[str], resources: Resources) -> str:
     srun = ["srun", "--export=ALL", "--kill-on-bad-exit=1", *container, *command]
     threads = f"$((${{SLURM_CPUS_ON_NODE:-1}} / {resources.processes}))"
     lines = [
-        "#!/bin/sh",
+        "#!/bin/bash",
         f'[ -e {folder}/{RUN_FILE} ] || {{ echo "$(hostname) has no" {folder} >&2; exit {NO_FOLDER}; }}',
         *(f"export {name}={shlex.quote(value)}" for name, value in sorted(resources.variables.items())),
-        *asked["setup"],
+        *_setup(asked["setup"]),
         f'export {MEETING_POINT}="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
         ':$((20000 + SLURM_JOB_ID % 20000))"',
         f'export {MEETING_ID}="$SLURM_JOB_ID" {JOB}="$SLURM_JOB_ID"',
@@ -70,6 +76,23 @@ def script(command: Sequence[str], resources: Resources) -> str:
         'exit "$status"',
     ]
     return "\n".join(lines) + "\n"
+
+
+def _setup(lines: Sequence[str]) -> list[str]:
+    """The user's lines, of which each must succeed; what fails in a file that they source is that file's business."""
+    if not lines:
+        return []
+    told = "echo \"launcher.slurm.setup: '$BASH_COMMAND' failed on $(hostname)\" >&2"
+    return [
+        "trap '[ ${#BASH_SOURCE[@]} -gt 1 ] || { " + told.replace("'", "'\\''") + f"; exit {SETUP_FAILED}; }}' ERR",
+        *lines,
+        "trap - ERR",
+    ]
+
+
+def _unexpanded(path: Path) -> str:
+    """A file's name as Slurm takes it: a backslash anywhere in it switches its patterns, such as %j, off."""
+    return re.sub(r"[\\%]", r"\\\g<0>", str(path))
 
 
 def submitted(command: Sequence[str], resources: Resources) -> str:
@@ -92,4 +115,5 @@ def dry_run(command: Sequence[str], resources: Resources) -> DryRun:
         return DryRun(warnings=[f"Slurm couldn't be asked: {error}"])
     except StageFailed as error:
         return DryRun(refused=["; ".join(str(error).removeprefix("sbatch: ").splitlines())])
-    return DryRun()
+    lacking = [name for name in resources.settings["export"] if name not in resources.handed_on]
+    return DryRun(warnings=[f"slurm.export: {name} isn't set in this environment" for name in lacking])

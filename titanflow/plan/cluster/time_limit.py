@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from titanflow.common.errors import Problem
 from titanflow.common.quantities import duration
-from titanflow.config.checks.processes.launcher import limit_seconds
+from titanflow.config.checks.processes.slurm import limit_seconds
 from titanflow.plan.forecast.duration import START_UP
 
 if TYPE_CHECKING:

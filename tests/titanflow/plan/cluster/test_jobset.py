@@ -12,8 +12,8 @@ import pytest
 from watching import lines, wait_for
 
 from titanflow.config.keys.launcher import Launcher
-from titanflow.plan.cluster.jobset import manifest, script
-from titanflow.plan.cluster.resources import Resources, resources
+from titanflow.plan.cluster.jobset import identity, manifest, script
+from titanflow.plan.cluster.resources import Resources, job_name, resources
 from titanflow.run.contract import StageRun
 from titanflow.run.torchrun import MEETING_ID, MEETING_POINT
 
@@ -42,6 +42,16 @@ def start(folder: Path, program: str, nodes: int = 1, node: int = 0) -> subproce
 
 def noted(folder: Path) -> list[str]:
     return [path.read_text() for path in folder.glob("job-*.status")]
+
+
+def test_a_folder_of_one_path_has_other_jobs_on_another_claim(folder: Path) -> None:
+    parent = str(folder.parent)
+    claims = [{parent: "mine"}, {parent: "theirs"}, {parent: "mine", "/elsewhere": "more"}]
+    mine, theirs, still_mine = (identity(asked(folder, volumes=volumes)) for volumes in claims)
+    assert mine == still_mine != theirs
+    # By the beginning of its name a folder's job is told from that of the folder that it was copied from.
+    assert all(name.startswith(f"{job_name('pretrain', folder)}-") for name in (mine, theirs))
+    assert len(f"{identity(asked(folder, attempt=9999)).partition('.')[0]}-nodes-0-0-abcde") <= 63
 
 
 def test_a_stage_s_output_is_logged_and_shown_and_its_status_noted(folder: Path) -> None:

@@ -39,6 +39,22 @@ def test_a_stage_on_gpus_asks_for_as_many_as_it_has_processes(tmp_path: Path) ->
     assert "--gres=gpu:h100:4" in slurm_script.submission(asked(tmp_path, {}, device="cuda", gres="gpu:h100:4"))
 
 
+def test_all_of_a_node_s_memory_is_asked_for_by_none(tmp_path: Path) -> None:
+    assert "--mem=0" in slurm_script.submission(asked(tmp_path, {}, mem=0))
+
+
+def test_of_a_stage_s_jobs_one_runs_at_a_time(tmp_path: Path) -> None:
+    assert "--dependency=singleton" in slurm_script.submission(asked(tmp_path, {}))
+
+
+@pytest.mark.parametrize(
+    ("folder", "written"), [("50%j of", r"50\%j of"), (r"a\b", r"a\\b"), (r"a\%x", r"a\\\%x"), ("a $b 'c'", "a $b 'c'")]
+)
+def test_a_log_s_name_is_no_pattern_of_slurm(tmp_path: Path, folder: str, written: str) -> None:
+    given = slurm_script.submission(asked(tmp_path / folder, {}))
+    assert f"--output={tmp_path}/{written}/pretrain.log" in given
+
+
 def test_what_a_plan_shows_is_the_submission_and_the_script(tmp_path: Path) -> None:
     given = asked(tmp_path, {})
     command, _, script = slurm_script.submitted(["train"], given).partition("\n\n")
@@ -93,12 +109,32 @@ def test_the_script_runs_one_command_on_each_node_and_notes_its_status(tmp_path:
     (folder / "run.yaml").touch()
     (tmp_path / "job.sh").write_text(slurm_script.script(["train", "a b"], given))
     env = {"PATH": f"{programs}:/usr/bin:/bin", "SLURM_JOB_ID": "20017", "SLURM_CPUS_ON_NODE": "64"}
-    done = subprocess.run(["sh", str(tmp_path / "job.sh")], capture_output=True, text=True, env=env)
+    done = subprocess.run(["bash", str(tmp_path / "job.sh")], capture_output=True, text=True, env=env)
     assert done.returncode == 3
     assert done.stdout == "node7:20017 20017 8 yes --export=ALL --kill-on-bad-exit=1 train a b\n"
     assert (folder / "job-20017.status").read_text() == "3\n"
     (folder / "run.yaml").unlink()
-    assert subprocess.run(["sh", str(tmp_path / "job.sh")], capture_output=True, env=env).returncode == 74
+    assert subprocess.run(["bash", str(tmp_path / "job.sh")], capture_output=True, env=env).returncode == 74
+
+
+@pytest.mark.parametrize(
+    ("setup", "failed"),
+    [
+        (["module load cuda"], "module load cuda"),
+        (["source nowhere/bin/activate", "true"], "source nowhere/bin/activate"),
+        (["false || true", "if false; then", "false", "fi", "[ -z 1 ] && false || true", "source venv"], ""),
+    ],
+)
+def test_a_line_of_setup_that_fails_ends_the_job(tmp_path: Path, setup: list[str], failed: str) -> None:
+    (tmp_path / "run.yaml").touch()
+    (tmp_path / "venv").write_text("false\ntrue\n")
+    (tmp_path / "srun").write_text("#!/bin/sh\necho trains; exit 1\n")
+    (tmp_path / "srun").chmod(0o755)
+    (tmp_path / "job.sh").write_text(slurm_script.script(["train"], asked(tmp_path, {}, setup=setup)))
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "1"}
+    done = subprocess.run(["bash", "job.sh"], capture_output=True, text=True, env=env, cwd=tmp_path)
+    assert (f"launcher.slurm.setup: '{failed}' failed on" in done.stderr) is bool(failed)
+    assert (done.returncode, done.stdout) == ((78, "") if failed else (1, "trains\n"))
 
 
 def test_jobs_of_other_folders_have_other_names(tmp_path: Path) -> None:

@@ -5,22 +5,26 @@ Facts: Kubernetes' pages "Object Names and IDs", "Labels and Selectors", "Quanti
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from titanflow.common.credentials import is_secret, redact
+from titanflow.run.torchrun import DEFAULTS, JOB
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?", re.ASCII)
 VALUE = re.compile(r"([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?", re.ASCII)
-QUANTITY = re.compile(r"\d+(\.\d+)?([mkMGTPE]|[KMGTPE]i)?")
+QUANTITY = re.compile(r"\d+(\.\d+)?([mkMGTPE]|[KMGTPE]i)?", re.ASCII)
+CORES = re.compile(r"\d+(\.\d+)?m?", re.ASCII)
 CAPABILITY = re.compile(r"(?!CAP_)[A-Z][A-Z_]*")
 VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+SHARED_MEMORY = "/dev/shm"
 NATIVE = ("cpu", "memory", "ephemeral-storage")
 """Resources whose names have no domain; one of a device has: ``nvidia.com/gpu``."""
-TOLERATION = ("key", "operator", "value", "effect", "tolerationSeconds")
+TOLERATION = {"key": str, "operator": str, "value": str, "effect": str, "tolerationSeconds": int}
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 NAME = "a name of small letters, digits, - and ."
 NAMES = ("namespace", "priority_class", "queue", "service_account")
@@ -38,6 +42,8 @@ def kubernetes_problems(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, value in asked["env"].items():
         if not VARIABLE.fullmatch(name):
             yield "env", f"found {name!r}", "names of environment variables"
+        elif name == JOB or name.startswith(DEFAULTS):
+            yield "env", f"found {name}", "variables that the stage's job doesn't set itself"
         elif is_secret(name) or redact(value) != value:
             hint = "put it into a secret of the namespace (kubectl create secret), and name that one"
             yield (
@@ -64,13 +70,18 @@ def _names(asked: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         # A namespace is part of a host's name, so it is a single label.
         if not (LABEL if key == "namespace" else SUBDOMAIN).fullmatch(name):
             yield key, f"found {name!r}", NAME if key != "namespace" else "small letters, digits and -, 63 at most"
+        elif key == "queue" and not VALUE.fullmatch(name):
+            yield key, f"found {name!r}", "63 letters at most: it is the value of a label"
 
 
 def _volumes(volumes: dict[str, str]) -> Iterator[tuple[str, ...]]:
     hint = "the workspace has to outlive the pods, on storage that they all see"
     if not volumes:
         yield "volumes", "found none", "{/shared: the claim's name}", hint
+    places = [posixpath.normpath(path) for path in volumes]
     for path, source in volumes.items():
+        if places.count(place := posixpath.normpath(path)) > 1 or place == SHARED_MEMORY:
+            yield "volumes", f"found {path!r}, where something else is mounted, too", "one volume at each path"
         if not path.startswith("/") or ":" in path or ".." in path.split("/") or path.rstrip("/") == "":
             yield "volumes", f"found {path!r}", "the path in the pod, which begins with /"
         is_folder = source.startswith("/") and ".." not in source.split("/")
@@ -85,7 +96,9 @@ def _resources(asked: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         elif name == asked["gpu_resource"]:
             hint = "leave it out: launcher.device: cuda asks for one GPU a process"
             yield "resources", f"found {name}: {quantity}, and launcher.nproc_per_node says how many", "", hint
-        elif not QUANTITY.fullmatch(quantity) or (quantity.endswith("m") and name != "cpu"):
+        elif not (CORES if name == "cpu" else QUANTITY).fullmatch(quantity) or (
+            name != "cpu" and quantity.endswith("m")
+        ):
             yield "resources", f"found {name}: {quantity!r}", "a quantity: 4, 500m (of cpu), 64Gi"
     if not QUANTITY.fullmatch(asked["shared_memory"]) or asked["shared_memory"].endswith("m"):
         yield "shared_memory", f"found {asked['shared_memory']!r}", "a quantity: 8Gi"
@@ -95,10 +108,18 @@ def _resources(asked: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 def _toleration(toleration: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     unknown = [key for key in toleration if key not in TOLERATION]
+    wrong = [key for key, kind in TOLERATION.items() if type(toleration.get(key, kind())) is not kind]
     operator = toleration.get("operator", "Equal")
     if unknown:
         yield "tolerations", f"found {unknown[0]!r}", ", ".join(TOLERATION)
-    if operator not in ("Equal", "Exists"):
+    for key in wrong:
+        expected = "a whole number" if TOLERATION[key] is int else "a text, in quotes"
+        yield "tolerations", f"found {key}: {toleration[key]!r}", expected
+    if operator == "Exists" and toleration.get("value"):
+        yield "tolerations", f"found value {toleration['value']!r}, and operator Exists", "", "leave out one of both"
+    if "tolerationSeconds" in toleration and toleration.get("effect") != "NoExecute":
+        yield "tolerations", "found tolerationSeconds without effect: NoExecute", "", "leave it out, or set the effect"
+    if operator not in ("Equal", "Exists") and "operator" not in wrong:
         yield "tolerations", f"found operator {operator!r}", "Equal or Exists"
     elif operator == "Equal" and "key" not in toleration:
         yield "tolerations", "found no key", "the key of a taint; with operator: Exists, none means all taints"

@@ -1,7 +1,7 @@
 import pytest
 
 from titanflow.common.errors import ConfigError
-from titanflow.config.checks.processes.launcher import limit_seconds
+from titanflow.config.checks.processes.slurm import limit_seconds
 
 
 @pytest.mark.parametrize(
