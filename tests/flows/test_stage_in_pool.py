@@ -7,6 +7,7 @@ import pytest
 from finished_stage import finish_training
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Completed, Crashed, Failed
 from small_plan import PUBLISHES, TRAINS, small_plan
 
@@ -80,6 +81,12 @@ def test_a_run_that_is_ended_cancels_it(api, plan, pool):
     with pytest.raises(KeyboardInterrupt):
         module.pretrain_sft("tiny")
     assert pool.cancelled == ["tiny/main pretrain"]
+
+
+def test_a_run_there_that_is_deleted_is_a_failure_here(api, plan, pool):
+    pool.states = [ObjectNotFound(Exception("404"))]
+    with pytest.raises(StageFailed, match="pretrain's run in pool small was deleted; the next run goes on from what"):
+        module.pretrain_sft("tiny")
 
 
 def test_a_pool_that_nobody_works_for_is_refused_before_anything_is_written(api, plan, tmp_path):
