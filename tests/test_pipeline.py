@@ -66,8 +66,13 @@ def test_the_terminal_shows_what_became_of_each_stage_and_no_notice_of_prefect(s
     # Then comes the summary; before are the plan and whole lines of the log, one for each thing that happened.
     assert lines[first + 5].startswith("╭─ tiny / main")
     assert any("Published" in line for line in lines[first:])
-    log = [line for line in lines[:first] if "pretrain" in line and " | INFO " in line]
-    assert [line.partition(" - ")[2] for line in log][-1] == "Finished in state Completed()"
+    log = [line.partition(" - ") for line in lines[:first]]
+    told = [text for who, _, text in log if who.endswith("Task run 'pretrain llama3'")]
+    assert [text.partition(":")[0] for text in told] == [
+        "pretrain RUN",
+        "pretrain finished",
+        "Finished in state Completed()",
+    ]
     assert not [line for line in lines if re.search(r"▸|pretrain step|anonymous|View at|warning", line)]
 
 

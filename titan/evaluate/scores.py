@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.common.files import write_text_atomically
+from titanflow.run.results import samples_file
 
 logger = logging.getLogger("titanflow.evaluate")
 
@@ -50,7 +51,7 @@ def write_samples(folder: Path, model: str, samples: Mapping[str, Sequence[Mappi
     """Writes ``samples_<model>_<task>.jsonl``, one item a line: prompt, answer, scores and hashes."""
     for task, items in samples.items():
         lines = [as_json(item) for item in sorted(items, key=lambda item: item["doc_id"])]
-        write_text_atomically(folder / f"samples_{model}_{task}.jsonl", "\n".join(lines) + "\n")
+        write_text_atomically(samples_file(folder, model, task), "\n".join(lines) + "\n")
 
 
 def write_results(folder: Path, model: str, results: Mapping[str, Any]) -> None:

@@ -28,6 +28,7 @@ from titanflow.run.results import (
     counted,
     is_stderr,
     result_of,
+    samples_file,
 )
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -50,7 +51,7 @@ def render_summary(plan: Plan, options: str = "") -> RenderableType:
         parts += unused_rows(plan, training, options or plan.experiment)
     for result in results:
         if isinstance(result, EvaluateResult):
-            parts += [Text(), _scores(result), *_items(result), *_cut(result), *_contamination(result)]
+            parts += [Text(), _scores(result), *_items(result), *_cut(result, plan.folder), *_contamination(result)]
             parts += _examples(result)
         elif isinstance(result, PublishResult):
             parts += [Text(), _published(result)]
@@ -127,9 +128,15 @@ def _items(result: EvaluateResult) -> list[Text]:
     return [Text(result.left_out_text, style="yellow", overflow="fold")] if result.left_out else []
 
 
-def _cut(result: EvaluateResult) -> list[Text]:
-    found = [f"{model} {task}: {cut}" for model, tasks in result.cut.items() for task, cut in tasks.items()]
-    return [Text(line, style="yellow", overflow="fold") for line in found]
+def _cut(result: EvaluateResult, folder: Path) -> list[Text]:
+    lines = []
+    for model, tasks in result.cut.items():
+        for task, cut in tasks.items():
+            line = Text(f"{model} {task}: {cut}", style="yellow", overflow="fold")
+            if (samples := samples_file(folder / result.stage, model, task)).is_file():
+                line.append(f" ({samples})", style="dim")
+            lines.append(line)
+    return lines
 
 
 def shown_metrics(result: EvaluateResult) -> list[tuple[str, str]]:

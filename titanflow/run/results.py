@@ -250,6 +250,11 @@ StageResult = PrepareResult | TrainResult | EvaluateResult | PublishResult
 _RESULT: TypeAdapter[StageResult] = TypeAdapter(Annotated[StageResult, Field(discriminator="stage")])
 
 
+def samples_file(folder: Path, model: str, task: str) -> Path:
+    """A task's items in an evaluation's folder, one a line, with the model's answers; not there if they aren't kept."""
+    return folder / f"samples_{model}_{task}.jsonl"
+
+
 def write_result(folder: Path, result: BaseModel) -> None:
     """Writes ``result.json``, the mark of a finished stage."""
     write_text_atomically(Path(folder) / RESULT_FILE, result.model_dump_json(indent=2) + "\n")

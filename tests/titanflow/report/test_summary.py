@@ -59,7 +59,12 @@ def test_scores_of_filters_keep_their_errors_and_a_question_its_line(tmp_path: P
         left_out={"malformed": 1200, "blank": 1},
         examples=[{"task": "sums", "question": "First line\n\nlast line", "expected": "1", "sft": "2"}],
     )
+    (tmp_path / "evaluate").mkdir()
+    kept = tmp_path / "evaluate" / "samples_sft_sums.jsonl"
+    assert kept.name not in shown(tmp_path, result)
+    kept.touch()
     text = shown(tmp_path, result)
+    assert kept.name in text
     assert "0.500 ± 0.020" in text
     assert "sft sums: 20 of 20 prompts cut, up to 321 tokens of 445" in text
     assert "Of the rows that were held out, 1,200 malformed, 1 blank were left out as items." in text

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from titanflow.publish.gate.paired_bootstrap import AGGREGATIONS
 from titanflow.publish.lineage import EvaluatedStage
+from titanflow.run.results import samples_file
 
 KEY_DIGITS = 16
 """Hexadecimal digits of a sample's key: two of a million samples share one in a task of forty million."""
@@ -90,7 +91,7 @@ def read_samples(evaluation: EvaluatedStage) -> Samples | None:
     """
     tasks, result, config = {}, evaluation.result, evaluation.run.config
     for task, scores in evaluation.scores.items():
-        path = evaluation.folder / f"samples_{evaluation.model}_{task}.jsonl"
+        path = samples_file(evaluation.folder, evaluation.model, task)
         if path.is_file():
             tasks[task] = task_samples(lines(path), scores, result.higher_is_better.get(task, {}))
             tasks[task].version = result.task_versions.get(task, "")
