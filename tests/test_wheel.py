@@ -50,11 +50,9 @@ def titanflow(wheel: Path, folder: Path, *arguments: str) -> subprocess.Complete
 
 def test_every_file_is_in_it(wheel: Path) -> None:
     packages = ("flows", "tasks", "titan", "titanflow", "deployments")
-    there = {path.relative_to(ROOT) for name in packages for path in (ROOT / name).rglob("*") if path.is_file()}
-    configs = {path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml")}
-    wanted = {path for path in there if "__pycache__" not in path.parts} | {
-        Path("titanflow") / path for path in configs
-    }
+    sources = [path for name in (*packages, "configs") for path in (ROOT / name).rglob("*") if path.is_file()]
+    there = {path.relative_to(ROOT) for path in sources if "__pycache__" not in path.parts}
+    wanted = {Path("titanflow") / path if path.parts[0] == "configs" else path for path in there}
     found = {path.relative_to(wheel) for path in wheel.rglob("*") if path.is_file()}
     assert {path for path in found if "dist-info" not in path.parts[0]} == wanted
 

@@ -34,7 +34,7 @@ class ConfigTree:
     def experiment(self, name: str) -> Path:
         """The file of an experiment, given by its name or by a path."""
         folder = self.root / "experiments"
-        for path in (expanded(name), folder / name, folder / f"{name}.yaml"):
+        for path in (expanded(name), expanded(f"{name}.yaml"), folder / name, folder / f"{name}.yaml"):
             if is_file(path):
                 return path
         known = sorted(path.stem for path in folder.glob("*.yaml"))
