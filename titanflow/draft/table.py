@@ -12,15 +12,18 @@ from titanflow.data.inspect.facts import UNREAD, FileFacts
 from titanflow.data.inspect.inspection import Inspection
 from titanflow.draft.draft import Draft
 
-SHOWN = 10
+SHOWN = 5
 """Files that are shown of each kind."""
 
 
 def files_table(draft: Draft) -> RenderableType:
     """A row for each file: format, rows, tokens, lengths and columns; below them what is worth knowing."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("file", "format", "rows", "tokens", "of a row", "malformed", "read as"):
-        table.add_column(column, justify="right" if column in ("rows", "tokens", "of a row", "malformed") else "left")
+    for column in ("file", "format"):
+        table.add_column(column)
+    for column in ("rows", "tokens", "tokens a row", "malformed"):
+        table.add_column(column, justify="right")
+    table.add_column("read as")
     rest = []
     for source in (draft.text, draft.chats):
         if source is None:
@@ -43,7 +46,7 @@ def _cells(facts: FileFacts, seen: Inspection, a_token: float) -> list[str]:
         facts.kind,
         about + short(facts.rows),
         f"~{short(round(facts.rows * mean))}",
-        f"{tokens[len(tokens) // 2]:.0f}, to {tokens[-1]:.0f}",
+        f"{tokens[len(tokens) // 2]:.0f} (≤ {tokens[-1]:.0f})",
         str(len(facts.malformed) or ""),
         _read_as(facts, seen),
     ]

@@ -19,7 +19,7 @@ from titanflow.data.files.local_files import LocalFiles, local_files
 from titanflow.data.inspect.chat_columns import ChatColumns, find_chat_columns, has_conversations
 from titanflow.data.inspect.facts import FileFacts, chat_facts, text_facts
 from titanflow.data.inspect.head import Head, read_head
-from titanflow.data.inspect.text_columns import column_names, find_text_column
+from titanflow.data.inspect.text_columns import column_names, find_text_column, text_lengths
 
 FILES = 200
 """At most so many files are looked at, evenly among all."""
@@ -181,7 +181,9 @@ def _text_column(file: Path, head: Head, column: str | None, key: str) -> str:
         hint = f"--chats {file} trains on them as conversations"
         raise DataError(Problem(f"{file} holds conversations, in the column {chats!r}", key, "", "documents", hint))
     if (found := find_text_column(rows)) is None:
-        hint = f"name it: --column text={names[0]}; if these are questions with answers: --chats {file}"
+        lengths = text_lengths(rows)
+        likely = max(names, key=lambda name: lengths.get(name, 0))
+        hint = f"name it: --column text={likely}; if these are questions with answers: --chats {file}"
         message = f"{file} has no column that is clearly text; it has: {', '.join(names)}"
         raise DataError(Problem(message, key, expected="a column of documents", hint=hint))
     return found
@@ -198,9 +200,10 @@ def _chat_columns(
             raise _no_column(file, name, names, key)
     found = find_chat_columns(rows, columns, roles)
     if found is None:
-        hint = f"name them: --column prompt={names[0]} --column completion={names[-1]}, or --column messages={names[0]}"
-        if find_text_column(rows) is not None and len(names) <= 2:
-            hint += f"; if these are documents: --text {file}"
+        lengths = text_lengths(rows)
+        longest = sorted(lengths, key=lambda name: lengths[name])[-2:]
+        prompt, completion = [name for name in names if name in longest] if len(longest) == 2 else (names[0], names[-1])
+        hint = f"name them: --column prompt={prompt} --column completion={completion}; if these are documents: --text"
         message = f"{file} has no columns that are clearly conversations; it has: {', '.join(names)}"
         expected = "a list of messages, or a question and its answer"
         raise DataError(Problem(message, key, expected=expected, hint=hint))
