@@ -134,7 +134,8 @@ def _publish(draft: Draft) -> Iterator[str]:
     yield "    config: publish.yaml"
     if not draft.asked.hub:
         yield "    # into the run's folder; to the Hub: target: hub, repo_id: OWNER/NAME"
-    yield "    # own_tasks: true publishes your held-out items, too, so that anyone can make the scores again"
+    yield "    # own_tasks: true publishes your held-out items, too, so that anyone can make the scores again;"
+    yield "    # license: apache-2.0 is what the card says, unless you set another"
     yield f"    overrides: {_flow({**place, **model, 'own_tasks': False})}"
 
 
