@@ -14,7 +14,7 @@ from imports_of import PACKAGES, imported_names, imports, names_imported, source
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (
-    ("deployments",),
+    ("deployments", "titanflow/__main__.py"),
     ("titanflow/cli",),
     ("flows",),
     ("tasks", "titan"),

@@ -1,13 +1,14 @@
 """Talks with one model or with several side by side: ``python -m titan.inference.chat FOLDER_OR_REPO [MORE…]``.
 
-In a terminal answers come as they are generated; ``/reset`` begins anew, ``/quit`` or ctrl-D leaves, ctrl-C stops an
-answer. Elsewhere each line of the input is answered in plain text.
+In a terminal answers come as they are generated, and ctrl-C stops one. Elsewhere each line of the input is answered in
+plain text, as one conversation. ``/help`` lists what can be typed in place of a question, on both ways.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from titan.inference.conversation import Conversation
 
 MAX_NEW_TOKENS = 256
-RESET, QUIT = "/reset", "/quit"
+RESET, HELP, LEAVE = "/reset", "/help", ("/quit", "/exit")
+COMMANDS = f"""{RESET}         begins anew
+{" or ".join(LEAVE)} leaves, as ctrl-D does
+{HELP}          shows this"""
 INTERRUPTED = 130
 
 Ask = Callable[["Conversation", str, Callable[[str], None]], str]
@@ -42,8 +46,7 @@ def talk(conversations: list[Conversation], ask: Ask) -> None:
     """The conversation in a terminal; ends with ctrl-D, ``/quit``, or ctrl-C at the prompt."""
     show = stream if len(conversations) == 1 else side_by_side
     for text in typed():
-        if text == RESET:
-            reset(conversations)
+        if obeyed(text, conversations):
             continue
         try:
             show(conversations, text, ask)
@@ -65,7 +68,7 @@ def typed() -> Iterator[str]:
         except (EOFError, KeyboardInterrupt):
             print()
             return
-        if text == QUIT:
+        if text in LEAVE:
             return
         if text:
             yield text
@@ -95,19 +98,30 @@ def side_by_side(conversations: list[Conversation], text: str, ask: Ask) -> None
 
 def answer_lines(conversations: list[Conversation], ask: Ask) -> None:
     for line in map(str.strip, sys.stdin):
-        if line == QUIT:
+        if line in LEAVE:
             return
-        if line == RESET:
-            reset(conversations)
+        if obeyed(line, conversations):
             continue
         for conversation in conversations if line else []:
             answer = ask(conversation, line, lambda piece: None)
             print(answer if len(conversations) == 1 else f"{conversation.name}: {answer}", flush=True)
 
 
-def reset(conversations: list[Conversation]) -> None:
-    for conversation in conversations:
-        conversation.reset()
+def obeyed(text: str, conversations: list[Conversation]) -> bool:
+    """Does what a line asks of the program; False for a question.
+
+    What is said of it is no answer, so it goes to stderr. A question may begin with a slash: only a single word is
+    taken for a mistyped command.
+    """
+    if text == RESET:
+        for conversation in conversations:
+            conversation.reset()
+        return True
+    is_command = re.fullmatch(r"/[a-z]+", text) is not None
+    if is_command:
+        said = COMMANDS if text == HELP else f"{text} is no command.\n{COMMANDS}"
+        print(said, file=sys.stderr, flush=True)
+    return is_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -28,6 +28,10 @@ SetOption = Annotated[
         "--set", help="Set a value, as pretrain.training.steps=100; may be given several times.", metavar="KEY=VALUE"
     ),
 ]
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option("--workspace", help="The folder of runs and prepared data, as --set workspace=DIR.", metavar="DIR"),
+]
 OnStaleOption = Annotated[
     OnStale | None,
     typer.Option("--on-stale", help="For a stage made from other inputs: refuse it, make it again, or use its output."),
@@ -54,8 +58,10 @@ def reports_errors(function: Command) -> Command:
     return wrapper  # type: ignore[return-value]
 
 
-def with_on_stale(settings: list[str] | None, on_stale: str | None) -> list[str]:
-    return [*(settings or []), *([] if on_stale is None else [f"on_stale={on_stale}"])]
+def with_options(settings: list[str] | None, **options: str | Path | None) -> list[str]:
+    """The settings and, as such, the options that were given; quoted, since a folder's name may look like YAML."""
+    given = [f"{key}={json.dumps(str(value))}" for key, value in options.items() if value is not None]
+    return [*(settings or []), *given]
 
 
 def print_json(value: Any) -> None:

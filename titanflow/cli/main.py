@@ -10,10 +10,12 @@ from __future__ import annotations
 import io
 import os
 import sys
+from typing import Annotated
 
 import typer
 
-from titanflow.cli.app import reports_errors
+from titanflow import __version__
+from titanflow.cli.app import out, reports_errors
 from titanflow.cli.init import ManyFiles, init
 from titanflow.cli.models import chat, export, patches, verify
 from titanflow.cli.nights import nights
@@ -31,7 +33,7 @@ COMMANDS = (
 app = typer.Typer(
     help="From raw text to a published model: pretrain, fine-tune, evaluate, publish.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 app.command(cls=ManyFiles)(reports_errors(init))
@@ -39,7 +41,23 @@ for command in COMMANDS:
     app.command()(reports_errors(command))
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        out.print(f"titanflow {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def with_version(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """The options before a command; without a docstring of its own the help would have this one."""
+
+
 def main() -> None:
+    """Runs the command that the arguments name, and exits with its status."""
     restart_in_utf8_mode()
     # What is started imports nothing from the current folder.
     os.environ.setdefault("PYTHONSAFEPATH", "1")

@@ -5,7 +5,16 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from titanflow.cli.app import ConfigsOption, ExperimentArgument, JsonOption, SetOption, out, print_json
+from titanflow.cli.app import (
+    ConfigsOption,
+    ExperimentArgument,
+    JsonOption,
+    SetOption,
+    WorkspaceOption,
+    out,
+    print_json,
+    with_options,
+)
 from titanflow.common.console import uncut
 
 STYLES = {"published": "green", "held back": "yellow", "skipped": "dim", "failed": "red", "stopped": "red"}
@@ -15,6 +24,7 @@ def nights(
     experiment: ExperimentArgument = "stdlib_nightly",
     configs: ConfigsOption = None,
     settings: SetOption = None,
+    workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the nights: what was published, held back, failed or skipped, and what retention would remove."""
@@ -23,7 +33,7 @@ def nights(
     from titanflow.nightly.retention import to_remove
     from titanflow.nightly.table import COLUMNS, read_nights
 
-    config = load_experiment(experiment, configs, parse_settings(settings or []))
+    config = load_experiment(experiment, configs, parse_settings(with_options(settings, workspace=workspace)))
     runs = config.workspace.resolve() / config.exp_name
     rows, old = read_nights(runs), to_remove(runs, config.spec.nightly.keep)
     if as_json:

@@ -16,11 +16,12 @@ from titanflow.cli.app import (
     OnStaleOption,
     RunOption,
     SetOption,
+    WorkspaceOption,
     err,
     out,
     print_json,
     show_warnings,
-    with_on_stale,
+    with_options,
 )
 
 
@@ -29,6 +30,7 @@ def run(
     configs: ConfigsOption = None,
     run_name: RunOption = None,
     settings: SetOption = None,
+    workspace: WorkspaceOption = None,
     on_stale: OnStaleOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for another run that works in the same folder.")] = False,
     as_json: JsonOption = False,
@@ -37,7 +39,7 @@ def run(
     from titanflow.plan.plan import make_plan
     from titanflow.plan.view import check_stale
 
-    settings = with_on_stale(settings, on_stale)
+    settings = with_options(settings, on_stale=on_stale, workspace=workspace)
     plan = make_plan(experiment, configs, run_name, settings)
     show_warnings(plan.config)
     print_plan(plan, err)
@@ -54,6 +56,7 @@ def plan(
     configs: ConfigsOption = None,
     run_name: RunOption = None,
     settings: SetOption = None,
+    workspace: WorkspaceOption = None,
     on_stale: OnStaleOption = None,
     commands: Annotated[
         bool, typer.Option("--commands", help="Show each stage's command, and let torchrun check it.")
@@ -64,7 +67,8 @@ def plan(
     from titanflow.plan.plan import make_plan
     from titanflow.plan.view import inheritance_tables
 
-    planned = make_plan(experiment, configs, run_name, with_on_stale(settings, on_stale), runs_here=False)
+    settings = with_options(settings, on_stale=on_stale, workspace=workspace)
+    planned = make_plan(experiment, configs, run_name, settings, runs_here=False)
     show_warnings(planned.config)
     if as_json:
         print_json(planned.as_json())

@@ -14,9 +14,11 @@ from titanflow.cli.app import (
     JsonOption,
     RunOption,
     SetOption,
+    WorkspaceOption,
     out,
     print_json,
     show_warnings,
+    with_options,
 )
 
 
@@ -48,6 +50,7 @@ def masks(
     configs: ConfigsOption = None,
     run_name: RunOption = None,
     settings: SetOption = None,
+    workspace: WorkspaceOption = None,
     module: Annotated[str | None, typer.Option("--module", help="The module whose data is shown.")] = None,
     rows: Annotated[
         int | None, typer.Option("--rows", min=0, help="The rows shown of each source; by default 5, with --json all.")
@@ -59,7 +62,7 @@ def masks(
     from titanflow.plan.plan import make_plan
     from titanflow.report.masks import prepare_masks
 
-    planned = make_plan(experiment, configs, run_name, settings or [])
+    planned = make_plan(experiment, configs, run_name, with_options(settings, workspace=workspace))
     show_warnings(planned.config)
     if module is not None:
         check_module(planned.config, module)
@@ -75,9 +78,10 @@ def report(
     configs: ConfigsOption = None,
     run_name: RunOption = None,
     settings: SetOption = None,
+    workspace: WorkspaceOption = None,
 ) -> None:
     """Write a run's report, one page that opens anywhere: report.html in the run's folder."""
     from titanflow.plan.plan import run_folder
     from titanflow.report.render import write_report
 
-    out.print(write_report(run_folder(experiment, configs, run_name, settings or [])))
+    out.print(write_report(run_folder(experiment, configs, run_name, with_options(settings, workspace=workspace))))

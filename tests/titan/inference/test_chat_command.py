@@ -34,13 +34,17 @@ def expected(folder: Path, *texts: str, count: int = 8) -> list[str]:
     return [conversation.answer(text, count, 0.0, lambda piece: None) for text in texts]
 
 
-def test_each_line_is_answered_and_the_answers_follow_one_another(models: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("leave", ["/quit", "/exit"])
+def test_each_line_is_answered_and_the_answers_follow_one_another(models: tuple[Path, Path], leave: str) -> None:
     command = [sys.executable, "-m", "titanflow.cli.main", "chat", str(models[0]), "--max-new-tokens", "8"]
-    said = "Is it a class?\n\nAnd that?\n/reset\nIs it a class?\n/quit\nnot read\n"
+    said = f"Is it a class?\n\nAnd that?\n/reset\n/help\nIs it a class?\n/rset\n/usr/lib?\n{leave}\nnot read\n"
     done = subprocess.run(command, input=said, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     first, second = expected(models[0], "Is it a class?", "And that?")
-    assert done.stdout == f"{first}\n{second}\n{first}\n"
+    _, third = expected(models[0], "Is it a class?", "/usr/lib?")
+    assert done.stdout == f"{first}\n{second}\n{first}\n{third}\n"
+    assert done.stderr.count("/exit") == 2
+    assert "/rset is no command" in done.stderr
 
 
 def test_several_models_answer_under_their_names(

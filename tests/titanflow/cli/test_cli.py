@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ from finished_without_training import finish
 from tiny_experiment import write_tiny_experiment
 from typer.testing import CliRunner
 
+from titanflow import __version__
 from titanflow.cli.main import app
 from titanflow.plan import launch_checks
 
@@ -123,3 +127,30 @@ def test_no_help_holds_brackets_which_typer_takes_for_rich_s_markup() -> None:
     commands = typer.main.get_command(app).commands.values()
     texts = [text for one in commands for text in [one.help, *(getattr(param, "help", "") for param in one.params)]]
     assert [text for text in texts if "[" in (text or "")] == []
+
+
+def test_the_version_and_short_help() -> None:
+    assert runner.invoke(app, ["--version"]).stdout == f"titanflow {__version__}\n"
+    for command in ([], ["plan"]):
+        assert runner.invoke(app, [*command, "-h"]).stdout == runner.invoke(app, [*command, "--help"]).stdout
+
+
+def test_it_runs_as_a_module_and_completes_names_of_commands() -> None:
+    command = [sys.executable, "-m", "titanflow"]
+    assert subprocess.check_output([*command, "--version"], text=True) == f"titanflow {__version__}\n"
+    asked = {"_TITANFLOW_COMPLETE": "complete_bash", "COMP_WORDS": "titanflow prove", "COMP_CWORD": "1"}
+    names = subprocess.check_output(
+        [Path(sys.executable).with_name("titanflow")], env={**os.environ, **asked}, text=True
+    ).split()
+    assert names == ["prove-resume", "prove-losses"]
+
+
+@pytest.mark.parametrize("name", ["elsewhere", "[a] 'b' {c: d}", "1e3", "x=y"])
+def test_a_workspace_is_a_folder_of_any_name(configs: str, tmp_path: Path, name: str) -> None:
+    command = ["tiny", "--configs", configs, "--workspace", str(tmp_path / name)]
+    assert json.loads(runner.invoke(app, ["plan", *command, "--json"]).stdout)["folder"] == str(
+        tmp_path / name / "tiny" / "main"
+    )
+    assert f"no nights in {tmp_path / name / 'tiny'}" in " ".join(
+        runner.invoke(app, ["nights", *command]).stdout.split()
+    )
