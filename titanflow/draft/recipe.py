@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -107,7 +108,7 @@ def pretrain_steps(tokens: int, parameters: int, row: int, machine: Machine, is_
     """Rows of a step, and steps: from scratch some tokens for each parameter, a base one pass as far as time allows."""
     share = TOKENS_A_PARAMETER[machine.device.kind]
     wanted = PASSES * tokens if not is_base else tokens
-    most = share * parameters if not is_base else machine.flops * PRETRAIN[machine.device.kind] / (6 * parameters)
+    most = share * parameters if not is_base else _tokens(parameters, PRETRAIN, machine)
     trained = min(wanted, most)
     batch = max(1024, min(1 << 19, 1 << int(math.log2(max(1024, trained / STEPS)))))
     rows = machine.count * max(1, batch // row // machine.count)
@@ -120,8 +121,13 @@ def sft_steps(chats: Chats, parameters: int, row: int, machine: Machine, is_base
     rows = machine.count * max(1, few // machine.count)
     trained = max(1, chats.seen.rows - 2 * chats.held_out)
     by_data = EPOCHS["base" if is_base else "scratch"] * trained / rows
-    by_time = machine.flops * SFT[machine.device.kind] / (6 * parameters * rows * min(row, chats.mean + row / 4))
+    by_time = _tokens(parameters, SFT, machine) / (rows * min(row, chats.mean + row / 4))
     return rows, _steps(min(by_data, by_time))
+
+
+def _tokens(parameters: int, seconds: Mapping[str, float], machine: Machine) -> float:
+    """The tokens that a model is trained on in the seconds of the machine's kind; its parameters may be unknown, 0."""
+    return machine.flops * seconds[machine.device.kind] / (6 * max(1, parameters))
 
 
 def _steps(steps: float) -> int:
@@ -133,4 +139,15 @@ def _steps(steps: float) -> int:
 
 def learning_rate(parameters: int) -> float:
     """A rate for a model from scratch: it falls with the root of the size, from the default experiment's tried one."""
-    return float(f"{max(3e-4, min(4e-3, 4e-3 * math.sqrt(1.4e6 / parameters))):.1e}")
+    return _digits(max(3e-4, min(4e-3, 4e-3 * math.sqrt(1.4e6 / max(1, parameters)))))
+
+
+def base_rate(parameters: int, lora: bool = False) -> float:
+    """A rate for a base's weights, or for adapters beside them, which take ten times as much: that of ``sft.yaml`` for
+    a model of seven billion parameters, and more for smaller ones, but less than for one from scratch."""
+    whole = min(learning_rate(parameters) / 2, 2e-5 * math.sqrt(7e9 / max(1, parameters)))
+    return _digits(min(2e-3, 10 * whole) if lora else whole)
+
+
+def _digits(rate: float) -> float:
+    return float(f"{rate:.1e}")

@@ -11,11 +11,8 @@ import yaml
 from titanflow.common.quantities import short
 from titanflow.data.inspect.inspection import Inspection
 from titanflow.draft.draft import Draft
-from titanflow.draft.recipe import learning_rate, pretrain_steps, sft_steps
+from titanflow.draft.recipe import base_rate, learning_rate, pretrain_steps, sft_steps
 from titanflow.draft.sizes import FLAVOR, UNSCALED
-
-LORA_RATE, BASE_RATE, CONTINUED_RATE = 2e-4, 2e-5, 1e-5
-"""Learning rates of adapters, of a base's weights, and of a base that reads on, as the shipped files have them."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def _pretrain(draft: Draft, fit: Fit) -> Iterator[str]:
     passes = steps * rows * draft.row / max(1, text.tokens)
     yield f"      # {passes:.2g} passes over the text"
     yield f"      training: {_flow(_training(draft, fit, draft.row, rows, steps))}"
-    rate = CONTINUED_RATE if draft.base else learning_rate(draft.parameters)
+    rate = base_rate(draft.parameters) / 2 if draft.base else learning_rate(draft.parameters)
     why = "small: the model begins with what it knows" if draft.base else "the larger a model, the lower"
     yield f"      optimizer: {_flow({'lr': rate, 'implementation': 'fused'})}      # {why}"
     yield f"      lr_scheduler: {_flow({'warmup_steps': max(1, steps // 25)})}"
@@ -98,7 +95,7 @@ def _sft(draft: Draft, fit: Fit) -> Iterator[str]:
     passes = steps * rows / max(1, chats.seen.rows - 2 * chats.held_out)
     yield f"      # {passes:.2g} passes over the conversations"
     yield f"      training: {_flow(_training(draft, fit, draft.chat_row, rows, steps))}"
-    rate = (LORA_RATE if fit.lora else BASE_RATE) if draft.base else learning_rate(draft.parameters) / 2
+    rate = base_rate(draft.parameters, fit.lora) if draft.base else learning_rate(draft.parameters) / 2
     yield f"      optimizer: {_flow({'lr': rate, 'implementation': 'fused'})}"
     yield f"      lr_scheduler: {_flow({'warmup_steps': max(1, steps // 25)})}"
     yield from _common(draft, fit, rows, steps)
