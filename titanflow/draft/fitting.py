@@ -28,11 +28,11 @@ def fitting(draft: Draft) -> str:
         ConfigError: none fits.
     """
     needed: dict[str, int] = {}
-    for fit in _candidates(draft):
-        text = render(draft, fit)
-        needed = _lacking(text, draft)
-        if not needed:
-            return text
+    for ways in _candidates(draft):
+        texts = list(dict.fromkeys(render(draft, fit) for fit in ways))
+        # Where the fewest rows don't fit, no more do.
+        if not (needed := _lacking(texts[-1], draft)):
+            return next(text for text in texts if text == texts[-1] or not _lacking(text, draft))
     key = "--base" if draft.base else "--size"
     what = " and ".join(f"{stage} takes {size(bytes_)}" for stage, bytes_ in needed.items())
     has = f"{draft.machine} has {size(draft.machine.device.memory or 0)}"
@@ -40,8 +40,11 @@ def fitting(draft: Draft) -> str:
     raise ConfigError(Problem(found, key, expected="a smaller model", hint="or run this on a machine with more memory"))
 
 
-def _candidates(draft: Draft) -> Iterator[Fit]:
-    """Ways to train, the fastest first. Adapters need a base: a model from scratch can't learn by them."""
+def _candidates(draft: Draft) -> Iterator[list[Fit]]:
+    """Ways to train, the fastest first, each with fewer and fewer rows at a time.
+
+    Adapters need a base: a model from scratch can't learn by them.
+    """
     by = [1 << power for power in range(SMALLEST_SHARE.bit_length())]
     for lora, narrow in ((False, False), (True, False), (True, True)):
         if lora and (draft.base is None or draft.text is not None):
@@ -49,7 +52,7 @@ def _candidates(draft: Draft) -> Iterator[Fit]:
         if narrow and not draft.machine.is_gpu:
             return
         for recompute in (False, True):
-            yield from (Fit(divided, recompute, lora, narrow) for divided in by)
+            yield [Fit(divided, recompute, lora, narrow) for divided in by]
 
 
 def _lacking(text: str, draft: Draft) -> dict[str, int]:

@@ -15,6 +15,7 @@ from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.draft import machine
 from titanflow.draft.draft import Asked, Draft
 from titanflow.draft.fitting import fitting
+from titanflow.draft.recipe import base_rate, learning_rate, pretrain_steps, size_for
 from titanflow.draft.sizes import LARGEST, llama, parameters_of, parse_size
 from titanflow.plan.forecast.device import DeviceSpec
 from titanflow.plan.plan import make_plan
@@ -105,17 +106,24 @@ def test_a_name_on_the_hub(tmp_path: Path) -> None:
     assert said == {"target": "hub", "repo_id": "me/model", "private": True, "own_tasks": False}
 
 
-def test_more_text_makes_a_larger_model_as_far_as_the_time_goes(tmp_path: Path) -> None:
-    sizes = []
-    for count in (3000, 30_000, 120_000):
-        made, experiment, _ = draft(text=wiki(tmp_path, count))
-        sizes.append(made.parameters)
-        training = experiment.modules["pretrain"].config["training"]
-        trained = training["steps"] * training["global_batch_size"] * training["seq_len"]
-        assert made.text is not None
-        assert trained <= 4.5 * made.text.tokens
-        assert 6 * made.parameters * trained <= 1.3 * machine.PRETRAIN["cpu"] * made.machine.flops
-    assert sizes[0] < sizes[1] <= sizes[2]
+def test_more_text_makes_a_larger_model_as_far_as_the_time_goes() -> None:
+    here = machine.Machine(CPU)
+    sizes = {tokens: size_for(tokens, here) for tokens in (10**5, 10**6, 10**7, 10**9)}
+    assert sizes[10**5] < sizes[10**6] == pytest.approx(sizes[10**7], rel=0.2)
+    assert sizes[10**7] == sizes[10**9]
+    for tokens, parameters in sizes.items():
+        rows, steps = pretrain_steps(tokens, parameters, 128, here, is_base=False)
+        trained = rows * steps * 128
+        assert 0.8 * 3 * parameters <= trained <= 4 * tokens
+        assert 6 * parameters * trained <= machine.PRETRAIN["cpu"] * here.flops
+
+
+def test_rates_fall_with_the_size_and_a_base_moves_less() -> None:
+    sizes = [10**6, 10**7, 10**9, 7 * 10**9]
+    rates = [learning_rate(size) for size in sizes]
+    assert rates == sorted(rates, reverse=True)
+    assert all(base_rate(size) < learning_rate(size) for size in sizes)
+    assert (base_rate(7 * 10**9), base_rate(7 * 10**9, lora=True)) == (2e-5, 2e-4)
 
 
 def test_as_many_parameters_as_asked_for(tmp_path: Path) -> None:
@@ -156,7 +164,7 @@ def test_rows_are_as_long_as_conversations_need(tmp_path: Path) -> None:
 
 def test_a_gpu_gets_bfloat16_and_a_model_for_its_hour(tmp_path: Path, gpus: Callable[..., None]) -> None:
     gpus(80)
-    made, experiment, _ = draft(text=wiki(tmp_path, 30_000))
+    made, experiment, _ = draft(text=wiki(tmp_path, 6000))
     training = experiment.modules["pretrain"].config["training"]
     assert training["mixed_precision_param"] == "bfloat16"
     assert made.row == 1024
@@ -164,7 +172,7 @@ def test_a_gpu_gets_bfloat16_and_a_model_for_its_hour(tmp_path: Path, gpus: Call
 
 def test_several_gpus_share_the_work(tmp_path: Path, gpus: Callable[..., None]) -> None:
     gpus(80, 8)
-    _, experiment, _ = draft(text=wiki(tmp_path, 30_000))
+    _, experiment, _ = draft(text=wiki(tmp_path, 6000))
     config = experiment.modules["pretrain"].config
     assert config["launcher"]["nproc_per_node"] == 8
     assert config["training"]["global_batch_size"] % 8 == 0
