@@ -16,7 +16,7 @@ from titanflow.draft.base import Base
 from titanflow.draft.machine import Machine
 from titanflow.draft.recipe import Chats, Text, size_for
 from titanflow.draft.sizes import llama, parameters_of, parse_size
-from titanflow.draft.tokens import SAMPLE, SMALLEST, bytes_a_token, vocabulary
+from titanflow.draft.tokens import SAMPLE, SMALLEST, bytes_a_token, smaller, vocabulary
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,7 @@ class Draft:
         if base is None:
             assert text is not None
             parameters = wanted or size_for(text.tokens, machine)
-            while vocab_size > SMALLEST and 128 * vocab_size > parameters / 2:
-                vocab_size //= 2
-            model = llama(parameters, vocab_size)
+            model = llama(parameters, smaller(vocab_size, parameters))
             parameters = parameters_of(model)
         longest = min(machine.longest_row, base.found.seq_len if base else machine.longest_row)
         chat_row = chats.row(longest) if chats else 0

@@ -17,6 +17,7 @@ from titanflow.draft.draft import Asked, Draft
 from titanflow.draft.fitting import fitting
 from titanflow.draft.recipe import base_rate, learning_rate, pretrain_steps, size_for
 from titanflow.draft.sizes import LARGEST, llama, parameters_of, parse_size
+from titanflow.draft.tokens import smaller, vocabulary
 from titanflow.plan.forecast.device import DeviceSpec
 from titanflow.plan.plan import make_plan
 
@@ -262,3 +263,11 @@ def test_what_is_asked_wrongly(tmp_path: Path, asked: dict[str, Any], expected: 
 def test_a_name_that_is_no_file_s() -> None:
     with pytest.raises(ConfigError, match=r"NAME: found '\.\./my'"):
         Draft.of(Asked("../my", ["wiki.txt"]))
+
+
+@pytest.mark.parametrize(
+    ("size", "parameters"), [(10**4, 10**6), (8 * 10**6, 14 * 10**5), (10**9, 10**6), (10**12, 10**10)]
+)
+def test_a_vocabulary_for_the_text_and_the_model(size: int, parameters: int) -> None:
+    found = smaller(vocabulary(size), parameters)
+    assert found == {10**4: 512, 8 * 10**6: 2048, 10**9: 1024, 10**12: 32768}[size]

@@ -23,7 +23,7 @@ from titanflow.data.inspect.text_columns import column_names, find_text_column, 
 
 FILES = 200
 """At most so many files are looked at, evenly among all."""
-BYTES = 48 << 20
+BYTES = 16 << 20
 """At most so many bytes of text are read in all."""
 FEW = 50
 """Fewer documents are too few to hold some of them out, so that files are parted into smaller ones."""
