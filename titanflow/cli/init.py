@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from titanflow.cli.app import err, out
+from titanflow.cli.app import err, out, show_warnings
 from titanflow.cli.run import print_plan
+from titanflow.common.errors import ConfigError, Problem
 
 TAKES_MANY = ("--text", "--chats")
 """Options that take all that stands behind them up to the next option, as a shell expands a pattern."""
@@ -69,41 +69,43 @@ def init(
     from titanflow.draft.draft import Asked, Draft
     from titanflow.draft.fitting import fitting
     from titanflow.draft.table import files_table
+    from titanflow.draft.trial import trial
     from titanflow.plan.plan import make_plan
 
     path = Path(f"{name}.yaml")
-    columns, roles = _pairs("--column", column), _pairs("--role", role)
-    asked = Asked(name, text or (), chats or (), base, size, hub, columns, roles)
-    if not only_print:
-        _refuse_existing(path)
+    asked = Asked(name, text or (), chats or (), base, size, hub, _pairs("--column", column), _pairs("--role", role))
+    if not only_print and (path.exists() or path.is_symlink()):
+        raise _is_there(path)
     draft = Draft.of(asked)
     err.print(files_table(draft))
     experiment = fitting(draft)
-    with TemporaryDirectory() as folder:
-        trial = Path(folder) / path.name
-        trial.write_text(experiment, encoding="utf-8")
-        planned = make_plan(str(trial), runs_here=False)
+    with trial(name, experiment) as tried:
+        planned = make_plan(str(tried), runs_here=False)
     if only_print:
         sys.stdout.write(experiment)
     else:
-        _refuse_existing(path)
-        path.write_text(experiment, encoding="utf-8")
+        _write(path, experiment)
+        planned = make_plan(str(path), runs_here=False)
+        show_warnings(planned.config)
     print_plan(planned, err)
     if not only_print:
         out.print(f"wrote {path}; to train it:  titanflow run {name}")
 
 
-def _refuse_existing(path: Path) -> None:
-    from titanflow.common.errors import ConfigError, Problem
+def _write(path: Path, text: str) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise _is_there(path) from None
 
-    if path.exists() or path.is_symlink():
-        hint = "--print shows what would be written, and another NAME writes another file"
-        raise ConfigError(Problem(f"{path} is there already", "NAME", expected="a name without a file", hint=hint))
+
+def _is_there(path: Path) -> ConfigError:
+    hint = "--print shows what would be written, and another NAME writes another file"
+    return ConfigError(Problem(f"{path} is there already", "NAME", expected="a name without a file", hint=hint))
 
 
 def _pairs(option: str, given: Sequence[str] | None) -> dict[str, str]:
-    from titanflow.common.errors import ConfigError, Problem
-
     found = [one.partition("=") for one in given or ()]
     if wrong := [f"{key}{sign}{value}" for key, sign, value in found if not (key and sign and value)]:
         raise ConfigError(Problem(f"found {wrong[0]!r}", option, expected="two names, as text=body"))

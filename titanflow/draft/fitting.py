@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.quantities import short, size
@@ -12,6 +10,7 @@ from titanflow.config.experiment import load_experiment
 from titanflow.config.module import Module
 from titanflow.draft.draft import Draft
 from titanflow.draft.render import Fit, render
+from titanflow.draft.trial import trial
 from titanflow.plan.forecast.fit import capacity
 from titanflow.plan.forecast.forecast import model_forecast
 
@@ -57,9 +56,7 @@ def _candidates(draft: Draft) -> Iterator[list[Fit]]:
 
 def _lacking(text: str, draft: Draft) -> dict[str, int]:
     """The trainings that don't fit, each with the bytes that a rank of it needs."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / f"{draft.asked.name}.yaml"
-        path.write_text(text, encoding="utf-8")
+    with trial(draft.asked.name, text) as path:
         modules = load_experiment(str(path), starts=False).modules.values()
     return {one.name: total for one in modules if one.trains and (total := _over(one, draft))}
 

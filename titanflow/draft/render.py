@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from titanflow.common.console import one_line
 from titanflow.common.quantities import short
 from titanflow.data.inspect.inspection import Inspection
 from titanflow.draft.draft import Draft
@@ -30,7 +31,7 @@ def render(draft: Draft, fit: Fit) -> str:
     sources = [path for one in (draft.text, draft.chats) if one for path in one.seen.path]
     begins = f", begun with {draft.base.named}" if draft.base else ""
     head = [
-        f"# A model from {_listed(sources)}{begins}. `titanflow init` wrote this for {draft.machine};",
+        f"# A model from {one_line(_listed(sources) + begins)}. `titanflow init` wrote this for {draft.machine};",
         f"# every value is yours to change. All values that it leads to: titanflow config {draft.asked.name} --origin",
     ]
     if draft.machine.count > 1:
@@ -50,7 +51,7 @@ def _pretrain(draft: Draft, fit: Fit) -> Iterator[str]:
     yield "    config: pretrain.yaml"
     if draft.model is None:
         assert draft.base is not None
-        yield f"    # the model of {draft.base.named}, {short(draft.parameters)} parameters, with its tokenizer"
+        yield f"    # {one_line(draft.base.named)}, {short(draft.parameters)} parameters, with its tokenizer"
         yield f"    model: {_flow(draft.base.section())}"
     else:
         yield f"    # {short(draft.parameters)} parameters{_why_so_many(draft)}"

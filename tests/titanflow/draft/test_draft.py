@@ -266,8 +266,8 @@ def test_a_name_that_is_no_file_s() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "parameters"), [(10**4, 10**6), (8 * 10**6, 14 * 10**5), (10**9, 10**6), (10**12, 10**10)]
+    ("size", "parameters", "expected"),
+    [(10**4, 10**6, 512), (8 * 10**6, 14 * 10**5, 2048), (10**9, 10**6, 1024), (10**12, 10**10, 32768)],
 )
-def test_a_vocabulary_for_the_text_and_the_model(size: int, parameters: int) -> None:
-    found = smaller(vocabulary(size), parameters)
-    assert found == {10**4: 512, 8 * 10**6: 2048, 10**9: 1024, 10**12: 32768}[size]
+def test_a_vocabulary_for_the_text_and_the_model(size: int, parameters: int, expected: int) -> None:
+    assert smaller(vocabulary(size), parameters) == expected

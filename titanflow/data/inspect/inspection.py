@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from titanflow.common.errors import DataError, Problem, did_you_mean
-from titanflow.config.keys.chat_columns import COLUMNS
 from titanflow.config.keys.training import Document
 from titanflow.data.files.file_rows import paragraphs
 from titanflow.data.files.local_files import LocalFiles, local_files
@@ -259,8 +258,3 @@ def _first(texts: Iterable[str], size: int) -> list[str]:
         found.append(text)
         taken += len(text)
     return found
-
-
-def known_columns() -> dict[str, list[str]]:
-    """The names that ``--column`` knows: of documents, and of each layout of conversations."""
-    return {"text": ["text"], **{layout: list(names) for layout, names in COLUMNS.items()}}
