@@ -56,6 +56,9 @@ def opened(file: Path, span: Span = WHOLE) -> Iterator[IO[bytes]]:
     try:
         with _decompressed(file) as stream:
             yield stream if span == WHOLE else io.BufferedReader(SpanOf(stream, span), 1 << 20)
+    except GeneratorExit:
+        # Who reads no further waits for no import.
+        raise
     except (OSError, EOFError, zlib.error, lzma.LZMAError, _arrow_error()) as error:
         if no_room(error):
             raise
