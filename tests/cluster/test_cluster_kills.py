@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster_runs import ClusterRun
+from cluster_runs import ON_ONE_MACHINE, ClusterRun
 from cluster_table import RECORD
 from local_hub import LocalHub
 from local_slurm import NODES, LocalSlurm
@@ -23,9 +23,6 @@ from titanflow.run.results import EvaluateResult, PublishResult, read_result
 
 pytestmark = [pytest.mark.cluster_matrix, pytest.mark.slow]
 
-ON_ONE_MACHINE = (
-    *("launcher.kind=local", "launcher.nnodes=1", "launcher.nproc_per_node=2", "evaluate.launcher.nnodes=1"),
-)
 ROLES = ("rank", "agent", "srun", "shell")
 REPAIR = 30.0
 """Seconds after which, at most, a daemon or node is started again: a node is given up after 15 s."""
@@ -101,7 +98,7 @@ def test_random_kills(
     write_tiny_experiment(tmp_path)
     for key, value in {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token, "HF_HUB_DISABLE_XET": "1"}.items():
         monkeypatch.setitem(slurm.env, key, value)
-    undisturbed = new_run(slurm, tmp_path, "undisturbed", ON_ONE_MACHINE)
+    undisturbed = new_run(slurm, tmp_path, "undisturbed", (*ON_ONE_MACHINE, "evaluate.launcher.nnodes=1"))
     undisturbed.start()
     assert undisturbed.wait() == 0, undisturbed.output.read_text()[-3000:]
     longest = {stage: seconds_of(undisturbed.folder / stage) for stage in STAGES}

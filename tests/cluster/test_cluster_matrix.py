@@ -94,7 +94,14 @@ class Survivor:
         state = self.machine.state(scene.flow_run)
         assert state is None or not state.is_final(), f"{state.name}: {state.message}"
         step, saved = newest_step(self.folder), newest_checkpoint(self.folder)
-        return len(scene.role("rank")) == 2 and saved is not None and step > max(before, saved) + 2
+        trains = len(scene.role("rank")) == 2 and saved is not None and step > max(before, saved) + 2
+        return trains and self.follows(scene)
+
+    def follows(self, scene: Scene) -> bool:
+        """Whether the flow has its job in hand: one that was started again takes seconds to come to it."""
+        began = [state.timestamp for state in self.machine.states(scene.flow_run) if state.is_running()]
+        said = self.machine.log(scene.flow_run, since=began[-1]) if began else ""
+        return f"job {scene.job()['id']} of slurm" in said
 
     def cancel(self) -> None:
         """Ends the run, if it goes."""
@@ -154,7 +161,7 @@ def test_event(event: Event, survivor: Survivor, pytestconfig: pytest.Config) ->
         assert row.state == event.outcome, said
         is_over = event.outcome in ("Cancelled", "Crashed", "Failed")
         if is_over:
-            left = wait_none(lambda: [process.name() for process in slurm.processes()])
+            left = wait_none(lambda: [str(process) for process in slurm.processes()])
         else:
             wait_for(lambda: trains_again(scene, job["id"], step, event), "a step after the event", DEADLINE)
             row.trains = f"{(datetime.now(UTC) - began).total_seconds():.0f}"

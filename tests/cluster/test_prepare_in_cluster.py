@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from cluster_runs import ClusterRun
+from cluster_runs import ON_ONE_MACHINE, ClusterRun
 from local_slurm import LocalSlurm
 from tiny_experiment import ROOT, leave_out_fine_tuning, write_tiny_experiment
 from watching import wait_for
@@ -39,9 +39,10 @@ def test_a_node_that_is_lost_costs_only_its_parts(tmp_path: Path, slurm: LocalSl
     (tmp_path / "small" / "sitecustomize.py").write_text(HELD.format(held=str(tmp_path / "held")))
     (tmp_path / "held").touch()
 
-    run = ClusterRun(slurm, tmp_path, "nodes", ())
-    run.python_path = os.pathsep.join([str(ROOT), str(tmp_path / "small")])
-    run.settings = (*IN_CLUSTER, "pretrain.training.steps=2", "retries.delay=1")
+    run = ClusterRun(
+        slurm, tmp_path, "nodes", ("launcher.kind=local", "launcher.nnodes=1", *IN_CLUSTER, "pretrain.training.steps=2")
+    )
+    run.env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(tmp_path / "small")])
     stage, prepared = run.folder / "prepare", tmp_path / "runs" / "data"
     run.start()
     wait_for(lambda: len(list(stage.glob("parts/*/*.arrow"))) > 3, "finished parts", 300)
@@ -56,8 +57,7 @@ def test_a_node_that_is_lost_costs_only_its_parts(tmp_path: Path, slurm: LocalSl
     by_nodes = folder_digests(prepared)
 
     prepared.rename(tmp_path / "by-nodes")
-    alone = ClusterRun(slurm, tmp_path, "alone", ())
-    alone.settings = ("pretrain.training.steps=2",)
+    alone = ClusterRun(slurm, tmp_path, "alone", (*ON_ONE_MACHINE, "pretrain.training.steps=2"))
     alone.start()
     assert alone.wait() == 0, alone.output.read_text()[-3000:]
     assert folder_digests(prepared) == by_nodes

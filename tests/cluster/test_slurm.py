@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cluster_runs import SETTINGS, STEPS, ClusterRun
+from cluster_runs import ON_ONE_MACHINE, STEPS, ClusterRun
 from local_slurm import NODES, LocalSlurm
 from tiny_experiment import ROOT, write_tiny_experiment
 from watching import wait_for
@@ -29,9 +29,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(root: Path, slurm: LocalSlurm) -> ClusterRun:
     """Two processes of this machine."""
-    run = ClusterRun(slurm, root, "local")
-    run.settings = ("launcher.nproc_per_node=2", *SETTINGS)
-    subprocess.run(run.command(), check=True, env={**slurm.env, "PYTHONPATH": str(ROOT)}, cwd=root, timeout=600)
+    run = ClusterRun(slurm, root, "local", ON_ONE_MACHINE)
+    subprocess.run(run.command(), check=True, env=run.env, cwd=root, timeout=600)
     return run
 
 
@@ -52,7 +51,7 @@ def test_a_run_meets_everything_and_computes_the_same(root: Path, slurm: LocalSl
 
     run.start()
     run.trains()
-    assert run.interrupt() == 128 + signal.SIGINT
+    assert run.signal(signal.SIGINT) == 128 + signal.SIGINT
     assert slurm.processes() == []
     assert newest_step(stage) == run.step()
     assert len(run.jobs()) == 1
@@ -96,7 +95,7 @@ def test_a_run_meets_everything_and_computes_the_same(root: Path, slurm: LocalSl
 
 
 def test_another_run_of_the_same_folder_ends_the_job_of_the_one_before(root: Path, slurm: LocalSlurm) -> None:
-    run = ClusterRun(slurm, root, "changed", ("pretrain.training.steps=4000",))
+    run = ClusterRun(slurm, root, "changed", ("pretrain.training.steps=100000",))
     run.start()
     run.trains()
     run.signal(signal.SIGKILL)
@@ -107,7 +106,7 @@ def test_another_run_of_the_same_folder_ends_the_job_of_the_one_before(root: Pat
     run.says(f"job {job} of an earlier flow makes something else")
     run.trains(5)
     assert [state for _, state in run.jobs()].count("RUNNING") == 1
-    run.interrupt()
+    run.signal(signal.SIGINT)
     assert slurm.processes() == []
 
 
@@ -130,7 +129,7 @@ def test_a_job_that_never_starts_is_shown_and_cancelled(root: Path, slurm: Local
     )
     run.start()
     run.says("waits: Resources")
-    assert run.interrupt() == 128 + signal.SIGINT
+    assert run.signal(signal.SIGINT) == 128 + signal.SIGINT
     assert [state for _, state in run.jobs()] == ["CANCELLED"]
     slurm.output("scancel", held)
 
@@ -138,8 +137,8 @@ def test_a_job_that_never_starts_is_shown_and_cancelled(root: Path, slurm: Local
 def test_what_slurm_refuses_is_refused_in_the_plan(root: Path, slurm: LocalSlurm) -> None:
     run = ClusterRun(slurm, root, "refused", ("launcher.slurm.partition=nowhere",))
     done = subprocess.run(
-        slurm.inside(run.command("plan")),
-        env={**slurm.env, "PYTHONPATH": str(ROOT)},
+        run.command("plan"),
+        env=run.env,
         cwd=root,
         capture_output=True,
         text=True,

@@ -4,76 +4,21 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from job_run import JobRun
 from local_api import LocalKubernetes
 from local_pods import suspend
 from tiny_experiment import ROOT, write_tiny_experiment
-from watching import alive, lines, wait_for
+from watching import alive
 
 from titanflow.run.checkpoints import newest_step
 from titanflow.run.results import PublishResult, read_result
 
 STEPS = 120
-PATIENCE = 600.0
-SETTINGS = (
-    *("launcher.omp_num_threads=1", f"pretrain.training.steps={STEPS}", "pretrain.validation.enable=false"),
-    *("pretrain.checkpoint.interval=10", "pretrain.comm.train_timeout_seconds=600", "retries.delay=1"),
-)
 
 pytestmark = pytest.mark.survival
-
-
-class KubernetesRun:
-    """``titanflow run tiny``, again and again in the same folder."""
-
-    def __init__(self, root: Path, name: str, env: dict[str, str], settings: tuple[str, ...]) -> None:
-        self.root, self.name, self.env, self.settings = root, name, env, (*SETTINGS, *settings)
-        self.folder = root / "runs" / "tiny" / name
-        self.output = root / f"{name}.log"
-        self.flow: subprocess.Popen[bytes] | None = None
-
-    def command(self, verb: str = "run", *settings: str) -> list[str]:
-        options = ["--configs", str(self.root / "configs"), "--run", self.name]
-        options += [part for setting in (*self.settings, *settings) for part in ("--set", setting)]
-        return [sys.executable, "-m", "titanflow.cli.main", verb, "tiny", *options]
-
-    def start(self) -> None:
-        with self.output.open("wb") as log:
-            self.flow = subprocess.Popen(
-                self.command(), env=self.env, cwd=self.root, stdout=log, stderr=log, start_new_session=True
-            )
-
-    def signal(self, number: int) -> int:
-        """Sends a signal to all of the flow's processes, as a terminal does; returns the exit status."""
-        assert self.flow is not None
-        os.killpg(self.flow.pid, number)
-        return self.flow.wait(PATIENCE)
-
-    def says(self, text: str) -> None:
-        """Waits until the run's output has a text."""
-
-        def found() -> bool:
-            assert self.flow is not None
-            said = self.output.read_text(errors="replace")
-            assert text in said or self.flow.poll() is None, said[-3000:]
-            return text in said
-
-        wait_for(found, f"{text!r} in {self.output}", PATIENCE)
-
-    def losses(self, stage: str = "pretrain") -> dict[int, float]:
-        records = [json.loads(line) for line in lines(self.folder / stage / "metrics.jsonl") if line.endswith("}")]
-        return {record["step"]: record["loss"] for record in records if "loss" in record}
-
-    def trains(self, steps: int = 15) -> None:
-        """Waits until so many steps more are done."""
-        goal = max(self.losses(), default=0) + steps
-        wait_for(lambda: max(self.losses(), default=0) >= goal, f"step {goal} of {self.name}", PATIENCE)
-
-    def job(self, stage: str = "pretrain") -> dict[str, object]:
-        return json.loads((self.folder / stage / "job.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +28,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def in_cluster(root: Path, api: str, cluster: LocalKubernetes, name: str, *settings: str) -> KubernetesRun:
+def in_cluster(root: Path, api: str, cluster: LocalKubernetes, name: str, *settings: str) -> JobRun:
     cluster.claims.add("shared")
     env = {
         **os.environ,
@@ -95,7 +40,7 @@ def in_cluster(root: Path, api: str, cluster: LocalKubernetes, name: str, *setti
     }
     own = ("launcher.kind=kubernetes", "launcher.nnodes=2", "launcher.kubernetes.image=titanflow")
     volumes = f"launcher.kubernetes.volumes={json.dumps({str(root): 'shared'})}"
-    return KubernetesRun(root, name, env, (*own, volumes, *settings))
+    return JobRun(root, name, env, (f"pretrain.training.steps={STEPS}", *own, volumes, *settings))
 
 
 def test_a_run_meets_everything_and_computes_the_same(root: Path, api: str, cluster: LocalKubernetes) -> None:
@@ -128,8 +73,7 @@ def test_a_run_meets_everything_and_computes_the_same(root: Path, api: str, clus
     assert run.job()["attempt"] == 3
     cluster.let_start()
 
-    assert run.flow is not None
-    assert run.flow.wait(PATIENCE) == 0, run.output.read_text()[-3000:]
+    assert run.wait() == 0, run.output.read_text()[-3000:]
     assert cluster.pods() == []
     # One job more each for the fine-tuning and the evaluation.
     assert sum("POST" in line and line.endswith("/jobsets") for line in cluster.log) >= 5
@@ -137,25 +81,22 @@ def test_a_run_meets_everything_and_computes_the_same(root: Path, api: str, clus
     assert isinstance(published, PublishResult)
     assert published.status == "published"
 
-    local = KubernetesRun(root, "local", run.env, ("launcher.nproc_per_node=2",))
-    subprocess.run(local.command(), check=True, env=local.env, cwd=root, timeout=PATIENCE, capture_output=True)
+    local = JobRun(root, "local", run.env, (f"pretrain.training.steps={STEPS}", "launcher.nproc_per_node=2"))
+    subprocess.run(local.command(), check=True, env=local.env, cwd=root, capture_output=True)
     for name, steps in (("pretrain", STEPS), ("sft", 8)):
         assert len(run.losses(name)) == steps
         assert run.losses(name) == local.losses(name)
 
 
 def test_a_job_of_a_changed_run_ends_before_the_next_begins(root: Path, api: str, cluster: LocalKubernetes) -> None:
-    run = in_cluster(root, api, cluster, "changed", "pretrain.training.steps=4000", "launcher.nnodes=1")
+    run = in_cluster(root, api, cluster, "changed", "pretrain.training.steps=100000", "launcher.nnodes=1")
     run.start()
     run.trains(5)
     run.signal(signal.SIGKILL)
     (pod,) = cluster.pods()
-    # On a busy machine it would have finished before the next flow looks.
-    suspend([pod], True)
     run.settings = (*run.settings, "pretrain.optimizer.lr=0.02", "on_stale=rerun")
     run.start()
     run.says("of an earlier flow makes something else: it saves and ends")
-    suspend([pod], False)
     # Until then the folder has the losses of the old job.
     run.says(f"job {run.job()['id']} of kubernetes")
     run.trains(5)

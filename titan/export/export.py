@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         report = export_checkpoint(given.source, given.out, given.tokenizer)
     except TitanflowError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     print(json.dumps(asdict(report), indent=2, default=str))
     return 0

@@ -53,7 +53,7 @@ def talk(conversations: list[Conversation], ask: Ask) -> None:
         except KeyboardInterrupt:
             print("\n(stopped)")
         except TitanflowError as error:
-            print(error, file=sys.stderr)
+            print(f"error: {error}", file=sys.stderr)
         for conversation in conversations:
             if conversation.forgot:
                 print(f"({conversation.name} left out the oldest {conversation.forgot} turns: they no longer fit)")
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             conversations = load(given.models, given.system)
         (talk if sys.stdin.isatty() and sys.stdout.isatty() else answer_lines)(conversations, ask)
     except TitanflowError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED

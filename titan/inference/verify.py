@@ -243,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with collector_at_rest():
             verified = verify(given.source, given.revision)
     except TitanflowError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     if given.json:
         print(json.dumps(verified.as_json(), indent=2))

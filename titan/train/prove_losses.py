@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         losses = prove_losses(given.stage.absolute())
     except TitanflowError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     print(json.dumps(as_json(losses), indent=2) if given.json else "\n".join(lines(losses)))
     return 1 if apart(losses) else 0

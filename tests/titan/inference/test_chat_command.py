@@ -66,7 +66,7 @@ class _Lines(list[str]):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["no-such-model"], "'no-such-model' is no model"),
+        (["no-such-model"], "error: 'no-such-model' is no model"),
         (["{first}", "--temperature=-1"], "--temperature at least 0"),
         (["{second}", "--system=Be brief."], "has no chat template"),
     ],
