@@ -40,6 +40,15 @@ def test_a_plan_imports_nothing_heavy() -> None:
     assert loaded_after("import titanflow.cli.main, titanflow.plan.plan, titanflow.plan.view", *heavy) == []
 
 
+def test_a_look_at_the_first_lines_of_a_file_imports_nothing_heavy(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "words"}\n' * 99, encoding="utf-8")
+    look = f"read_head(Path({str(tmp_path / 'rows.jsonl')!r}), 10)"
+    statement = (
+        f"from pathlib import Path\nfrom titanflow.data.inspect.head import read_head\nassert not {look}.is_whole"
+    )
+    assert loaded_after(statement, "numpy", "pyarrow") == []
+
+
 def test_help_imports_no_keys_and_nothing_that_reads_them() -> None:
     unused = ("pydantic", "yaml", "jinja2", "titanflow.config.keys.experiment", "titanflow.run")
     assert loaded_after("import titanflow.cli.main", *unused) == []

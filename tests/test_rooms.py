@@ -18,7 +18,7 @@ FLOORS = (
     ("titanflow/cli",),
     ("flows",),
     ("tasks", "titan"),
-    ("titanflow/report",),
+    ("titanflow/report", "titanflow/draft"),
     ("titanflow/plan",),
     ("titanflow/publish",),
     ("titanflow/nightly",),

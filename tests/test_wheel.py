@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from own_files import sharegpt, wiki
 from tiny_experiment import write_tiny_experiment
 
 ROOT = Path(__file__).parent.parent
@@ -50,11 +51,9 @@ def titanflow(wheel: Path, folder: Path, *arguments: str) -> subprocess.Complete
 
 def test_every_file_is_in_it(wheel: Path) -> None:
     packages = ("flows", "tasks", "titan", "titanflow", "deployments")
-    there = {path.relative_to(ROOT) for name in packages for path in (ROOT / name).rglob("*") if path.is_file()}
-    configs = {path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml")}
-    wanted = {path for path in there if "__pycache__" not in path.parts} | {
-        Path("titanflow") / path for path in configs
-    }
+    sources = [path for name in (*packages, "configs") for path in (ROOT / name).rglob("*") if path.is_file()]
+    there = {path.relative_to(ROOT) for path in sources if "__pycache__" not in path.parts}
+    wanted = {Path("titanflow") / path if path.parts[0] == "configs" else path for path in there}
     found = {path.relative_to(wheel) for path in wheel.rglob("*") if path.is_file()}
     assert {path for path in found if "dist-info" not in path.parts[0]} == wanted
 
@@ -66,6 +65,15 @@ def test_the_plan_of_its_own_experiment(wheel: Path, hostile: Path) -> None:
     assert plan["folder"] == str(hostile / "runs" / "stdlib" / "main")
     assert [stage["state"] for stage in plan["stages"]] == ["RUN"] * 5
     assert sorted(path.name for path in hostile.iterdir()) == sorted({name.split("/")[0] for name in HOSTILE})
+
+
+def test_an_experiment_from_files_of_one_s_own(wheel: Path, hostile: Path) -> None:
+    wiki(hostile)
+    sharegpt(hostile)
+    done = titanflow(wheel, hostile, "init", "my", "--text", "wiki.txt", "--chats", "chats.json")
+    assert done.returncode == 0, done.stderr
+    planned = json.loads(titanflow(wheel, hostile, "plan", "my", "--json").stdout)
+    assert [stage["state"] for stage in planned["stages"]] == ["RUN"] * 5
 
 
 def test_its_configs_are_its_own(wheel: Path, hostile: Path) -> None:

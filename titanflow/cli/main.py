@@ -1,5 +1,5 @@
-"""``titanflow``: run, plan, config, masks, report, export, verify, chat, prove-resume, prove-losses, benchmark, nights
-and patches.
+"""``titanflow``: init, run, plan, config, masks, report, export, verify, chat, prove-resume, prove-losses, benchmark,
+nights and patches.
 
 Exit status 0 on success, 2 on bad input, 1 on a failed run. Results go to stdout (as JSON with ``--json``), everything
 else to stderr. Only the commands that need Prefect or torch import them.
@@ -14,6 +14,7 @@ import typer
 
 from titanflow import __version__
 from titanflow.cli.app import out, reports_errors
+from titanflow.cli.init import ManyFiles, init
 from titanflow.cli.models import chat, export, patches, verify
 from titanflow.cli.nights import nights
 from titanflow.cli.prove_resume import prove_resume
@@ -25,7 +26,7 @@ from titanflow.common.utf8_mode import STREAMS, replace_what_no_terminal_shows, 
 COMMANDS = (
     run, plan, config, masks, report, export, verify, chat, prove_resume, prove_losses, benchmark, nights, patches,
 )  # fmt: skip
-"""In the order of ``--help``."""
+"""In the order of ``--help``, behind ``init``."""
 
 app = typer.Typer(
     help="From raw text to a published model: pretrain, fine-tune, evaluate, publish.",
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+app.command(cls=ManyFiles)(reports_errors(init))
 for command in COMMANDS:
     app.command()(reports_errors(command))
 

@@ -45,7 +45,7 @@ def run(
     settings = with_options(own, on_stale=on_stale)
     plan = make_plan(experiment, configs, run_name, settings)
     show_warnings(plan.config)
-    _print_plan(plan, err)
+    print_plan(plan, err)
     check_stale(plan)
     if not plan.is_cached:
         with _live_view(plan, as_json):
@@ -86,13 +86,13 @@ def plan(
         print_json(planned.as_json())
         return
     out.print(f"{planned.experiment} / {planned.run}   {planned.folder}")
-    _print_plan(planned, out)
+    print_plan(planned, out)
     out.print(inheritance_tables(planned))
     if commands:
         _print_commands(planned)
 
 
-def _print_plan(planned: Any, console: Console) -> None:
+def print_plan(planned: Any, console: Console) -> None:
     from titanflow.plan.forecast.table import forecast_table
     from titanflow.plan.view import plan_table
 

@@ -20,6 +20,7 @@ from titanflow.config.files.chat_template import CHATML, resolve_template
 from titanflow.config.mixture import mixture_members, mixture_spec
 from titanflow.config.module import Module
 from titanflow.data.fingerprints import data_parts, mixture_fingerprint, prepared_folder
+from titanflow.data.inspect.declared import check_declared
 from titanflow.plan.data_mistakes import named_in
 from titanflow.plan.data_source import SECTIONS, DataSource, read_sections, read_sources
 from titanflow.plan.held_out import apart_problems
@@ -130,7 +131,11 @@ class Preparation:
         self.sources.setdefault(f"{module.name}.{around}", []).append(DataSource(section, data, parts))
         kind = data["kind"] if module.trains else "evals"
         trains = module.trains and around == "data"
-        return self._add_dataset(data, kind, digest(parts), workspace, seq_len=seq_len, chat=chat, trains=trains)
+        planned = self._add_dataset(data, kind, digest(parts), workspace, seq_len=seq_len, chat=chat, trains=trains)
+        if not Path(planned["folder"]).is_dir():
+            with named_in(module, section):
+                check_declared(data)
+        return planned
 
     def _add_dataset(
         self, data: dict[str, Any], kind: str, fingerprint: str, workspace: Path, **options: Any

@@ -50,12 +50,17 @@ def _message_problems(message: Any, key: str, origin: str) -> list[Problem]:
     return problems + _content_problems(message, role, key, origin)
 
 
+def meant_role(role: str) -> str:
+    """The role that another name probably stands for; empty if none is likely."""
+    plain = role.strip().lower()
+    return plain if plain in ROLES else next((name for name, others in _MEANT.items() if plain in others), "")
+
+
 def _role_hint(role: Any) -> str:
     """The config line that would map an unknown role to a known one."""
     if not isinstance(role, str) or not role:
         return ""
-    plain = role.strip().lower()
-    meant = plain if plain in ROLES else next((name for name, others in _MEANT.items() if plain in others), "")
+    meant = meant_role(role)
     name = role if role.replace("_", "").isalnum() else repr(role)
     if meant:
         return f"data.roles: {{{name}: {meant}}} reads it so, if that is what it is"

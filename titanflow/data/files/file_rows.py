@@ -56,6 +56,9 @@ def opened(file: Path, span: Span = WHOLE) -> Iterator[IO[bytes]]:
     try:
         with _decompressed(file) as stream:
             yield stream if span == WHOLE else io.BufferedReader(SpanOf(stream, span), 1 << 20)
+    except GeneratorExit:
+        # Who reads no further waits for no import.
+        raise
     except (OSError, EOFError, zlib.error, lzma.LZMAError, _arrow_error()) as error:
         if no_room(error):
             raise
@@ -96,16 +99,18 @@ def texts_of(file: Path, document: Document, span: Span = WHOLE) -> Iterator[tup
                 if read.strip():
                     yield number, read.removesuffix("\n")
             return
-        text = _text(file, stream.read(), span)
-    if document == "file":
-        yield 1, text
-        return
+        text = utf8_text(file, stream.read(), span)
+    yield from [(1, text)] if document == "file" else paragraphs(text)
+
+
+def paragraphs(text: str) -> Iterator[tuple[int, str]]:
+    """The paragraphs of a text, which blank lines separate, each with the line on which it begins."""
     gaps = list(_BLANK_LINES.finditer(text))
     spans = zip([0, *(gap.end() for gap in gaps)], [*(gap.start() for gap in gaps), len(text)], strict=True)
-    yield from ((line, paragraph) for line, paragraph in _numbered(text, spans) if paragraph.strip())
+    yield from ((line, paragraph) for line, paragraph in numbered(text, spans) if paragraph.strip())
 
 
-def _numbered(text: str, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, str]]:
+def numbered(text: str, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, str]]:
     """The spans of a text, each with the line on which it begins."""
     line, counted = 1, 0
     for start, end in spans:
@@ -236,9 +241,9 @@ def _json_rows(file: Path) -> FileRows:
     with opened(file) as stream:
         blank, head = _first_line(stream)
         is_list = _opens_list(head)
-        text = _text(file, head + stream.read())
+        text = utf8_text(file, head + stream.read())
     try:
-        rows = list(_numbered(text, _elements(text) if is_list else _values(text)))
+        rows = list(numbered(text, elements(text) if is_list else _values(text)))
     except (ValueError, RecursionError) as fault:
         line = blank + getattr(fault, "lineno", 1)
         reason = getattr(fault, "msg", None) or str(fault)
@@ -271,7 +276,7 @@ def _text_lines(file: Path, span: Span = WHOLE) -> Iterator[tuple[int, str]]:
                 yield number, line
 
 
-def _text(file: Path, raw: bytes, span: Span = WHOLE) -> str:
+def utf8_text(file: Path, raw: bytes, span: Span = WHOLE) -> str:
     """A whole file's text, without its byte order mark and with line feeds as its only line ends."""
     if (at := raw.find(b"\0")) >= 0:
         raise _holds_nul(file, 1 + raw[:at].count(b"\n"))
@@ -293,7 +298,7 @@ def _not_utf8(file: Path, line: int, error: UnicodeDecodeError) -> DataError:
     return DataError(Problem(f"not UTF-8: {error.reason} at byte {error.start}", KEY, f"{file}:{line}", "", hint))
 
 
-def _elements(text: str) -> Iterator[tuple[int, int]]:
+def elements(text: str) -> Iterator[tuple[int, int]]:
     decoder = json.JSONDecoder()
     position = _after(text, 0, "[")
     is_open = text[position : position + 1] != "]"

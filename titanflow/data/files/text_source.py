@@ -8,13 +8,13 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from titanflow.common.errors import DataError, Problem
 from titanflow.config.keys.training import Data
 from titanflow.data.chat.layout import LEFT_OUT
-from titanflow.data.files.file_rows import FileRows, Row, Unit, parquet_schema, rows_of, texts_of
-from titanflow.data.files.json_rows import JsonFault, parsed_json
+from titanflow.data.files.file_rows import FileRows, Unit, parquet_schema, rows_of, texts_of
+from titanflow.data.files.json_rows import as_mapping, text_fault
 from titanflow.data.files.local_files import Ending, local_files
 from titanflow.data.files.read_source import read_source
 from titanflow.data.files.sources import (
@@ -123,7 +123,7 @@ def _texts(
         elif column not in row:
             without = without or list(row)
             problems.append(Problem(f"the row has no {column!r}", "data.text_column", where.origin(place)))
-        elif fault := _fault(row[column]):
+        elif fault := text_fault(row[column]):
             has_column = True
             problems.append(Problem(fault, f"column {column!r}", where.origin(place), "a text"))
         else:
@@ -138,30 +138,6 @@ def _texts(
         raise _no_column(str(file), column, without)
     if problems:
         raise DataError(problems)
-
-
-def as_mapping(row: Row) -> dict[str, Any] | Problem:
-    """A row's columns, or the problem with it."""
-    try:
-        found = parsed_json(row) if isinstance(row, str) else row
-    except JsonFault as fault:
-        return Problem(str(fault), "data.path", expected="a JSON object")
-    if isinstance(found, dict):
-        return found
-    return Problem(f"the row isn't a mapping but {type(found).__name__}", "data.path", expected="a JSON object")
-
-
-def _fault(text: Any) -> str:
-    """Why a value isn't valid text; empty if it is."""
-    if text is None:
-        return "the row has no text"
-    if not isinstance(text, str):
-        return f"found {text!r:.60}, which is {type(text).__name__}"
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        return f"half a character ({text[error.start]!r}) at place {error.start}"
-    return ""
 
 
 def _built_in(data: Data) -> Source:

@@ -13,7 +13,7 @@ import numpy as np
 
 from titanflow.common.errors import DataError, Problem
 from titanflow.config.keys.training import Data
-from titanflow.data.chat.layout import ChatFormat
+from titanflow.data.chat.layout import ChatFormat, Conversation
 from titanflow.data.chat.source import read_rows
 from titanflow.data.chat.tokenise import MALFORMED
 from titanflow.data.files.file_counts import check_sums, count_files, totals
@@ -25,12 +25,16 @@ from titanflow.data.held_out.row_hash import chat_hash, text_hash
 from titanflow.data.prepared import HASHES_FILE, PLACES_FILE
 from titanflow.run.contract import DATASET_FILE
 
+MESSAGES = "messages"
+"""The column with a conversation's turns."""
+
 
 def write_held_out_items(source: Source, data: Data, fingerprint: str, folder: Path) -> None:
     """Writes the rows of a part as items, and their ``dataset.json``.
 
-    A document becomes ``{"text": …}``; a conversation keeps all columns of its row. Rows that training would refuse
-    are refused, or left out and counted, by ``data.malformed``.
+    A document becomes ``{"text": …}``; a conversation keeps all columns of its row, and has its turns as ``messages``,
+    whatever its layout: so that one task can ask about all of them. Rows that training would refuse are refused, or
+    left out and counted, by ``data.malformed``.
     """
     reasons, sizes, hashes, problems = [], [], [], list[Problem]()
     with (folder / ITEMS_FILE).open("w", encoding="utf-8") as file:
@@ -68,10 +72,23 @@ def _rows(source: Source, data: Data) -> Iterator[tuple[Any, int, Problem | str]
         for row in read_rows(source.rows):
             conversation = layout.conversation(row)
             faults = conversation.problems or _unwritable(row)
-            yield row, chat_hash(conversation, row), faults[0] if faults else ""
+            item = row if faults else _with_messages(row, conversation)
+            yield item, chat_hash(conversation, row), faults[0] if faults else ""
     else:
         for text in source.rows[TEXT]:
             yield {TEXT: text}, text_hash(text), "" if text.strip() else BLANK
+
+
+def _with_messages(row: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
+    """The row with role and content of each turn as ``messages``, unless they stand there as they are read."""
+    turns = [_said(turn) for turn in conversation.messages]
+    given = row.get(MESSAGES)
+    is_same = isinstance(given, list) and list(map(_said, given)) == turns
+    return row if is_same else {**row, MESSAGES: turns}
+
+
+def _said(turn: Any) -> dict[str, Any]:
+    return {key: turn.get(key) for key in ("role", "content")} if isinstance(turn, dict) else {}
 
 
 def _unwritable(row: Any) -> list[Problem]:

@@ -1,0 +1,34 @@
+"""Questions and scores of ``held_out_chats``: the first question of each conversation, and the answer to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import dropwhile
+from typing import Any
+
+
+def first_exchanges(rows: Any) -> Any:
+    """The first question and its answer of each conversation that has both as text."""
+    from datasets import Dataset
+
+    found = [exchange for row in rows if (exchange := _first_exchange(row["messages"]))]
+    return Dataset.from_list(found)
+
+
+def score(exchange: Mapping[str, Any], results: Iterable[Any]) -> dict[str, Any]:
+    """The likelihood of the answer with its bytes, and whether the model would give it word for word."""
+    ((likelihood, is_greedy),) = results
+    return {"bits_per_byte": (likelihood, len(exchange["answer"].encode())), "acc": int(is_greedy)}
+
+
+def _first_exchange(messages: Iterable[Mapping[str, Any]]) -> dict[str, str] | None:
+    turns = dropwhile(lambda turn: turn[0] != "user", _turns(messages))
+    question = next(turns, ("", ""))[1]
+    answer = next((text for role, text in turns if role == "assistant"), "")
+    return {"question": question, "answer": answer} if question and answer else None
+
+
+def _turns(messages: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    for message in messages:
+        content = message["content"]
+        yield message["role"], content if isinstance(content, str) else "".join(part["text"] for part in content or ())

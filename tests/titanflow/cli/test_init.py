@@ -1,0 +1,95 @@
+"""``titanflow init``: one file, never over another, and what is printed."""
+
+from pathlib import Path
+
+import pytest
+from own_files import faq, messages, sharegpt, wiki
+from typer.testing import CliRunner
+
+from titanflow.cli.main import app
+
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of files, in which the commands run."""
+    monkeypatch.chdir(tmp_path)
+    wiki(tmp_path)
+    sharegpt(tmp_path)
+    return tmp_path
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_it_writes_one_file_and_shows_its_plan(folder: Path) -> None:
+    before = files(folder)
+    done = runner.invoke(app, ["init", "my", "--text", "wiki.txt", "--chats", "chats.json"])
+    assert done.exit_code == 0, done.stderr
+    assert files(folder) == sorted([*before, "my.yaml"])
+    assert "titanflow run my" in done.stdout
+    for part in ("wiki.txt", "JSON list", "conversations → messages", "user, assistant", "forecast", "pretrain  RUN"):
+        assert part in done.stderr
+    planned = runner.invoke(app, ["plan", "my"])
+    assert planned.exit_code == 0, planned.stderr
+    assert "publish   RUN" in planned.stdout
+
+
+def test_it_prints_the_same_and_writes_nothing(folder: Path) -> None:
+    before = files(folder)
+    command = ["init", "my", "--text", "wiki.txt", "--chats", "chats.json"]
+    printed = runner.invoke(app, [*command, "--print"])
+    assert printed.exit_code == 0, printed.stderr
+    assert files(folder) == before
+    runner.invoke(app, command)
+    assert (folder / "my.yaml").read_text(encoding="utf-8") == printed.stdout
+
+
+def test_a_file_that_is_there_stays(folder: Path) -> None:
+    (folder / "my.yaml").write_text("mine\n", encoding="utf-8")
+    done = runner.invoke(app, ["init", "my", "--text", "wiki.txt"])
+    assert done.exit_code == 2
+    assert "NAME: my.yaml is there already" in done.stderr
+    assert (folder / "my.yaml").read_text(encoding="utf-8") == "mine\n"
+
+
+def test_an_option_takes_what_a_shell_makes_of_a_pattern(folder: Path) -> None:
+    wiki(folder).rename(folder / "a.txt")
+    wiki(folder)
+    messages(folder)
+    done = runner.invoke(app, ["init", "my", "--text", "a.txt", "wiki.txt", "--chats", "messages.jsonl"])
+    assert done.exit_code == 0, done.stderr
+    assert "path: [a.txt, wiki.txt]" in (folder / "my.yaml").read_text(encoding="utf-8")
+
+
+def test_columns_are_named(folder: Path) -> None:
+    faq(folder, ("Frage", "Antwort"))
+    command = ["init", "my", "--text", "wiki.txt", "--chats", "faq.csv"]
+    assert runner.invoke(app, command).exit_code == 2
+    done = runner.invoke(app, [*command, "--column", "prompt=Frage", "--column", "completion=Antwort"])
+    assert done.exit_code == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["my", "--text", "wiki.txt", "--column", "text"], "--column: found 'text'"),
+        (["my", "--text", "wiki.txt", "--role", "=user"], "--role: found '=user'"),
+        (["../my", "--text", "wiki.txt"], "NAME: found '../my'"),
+        (["my", "--text", "wiki.txt", "--base", "owner/name"], "can't be had from"),
+        (["my"], "nothing to train on"),
+        (["--text", "wiki.txt"], "Missing argument"),
+        (["my", "--text"], "requires an argument"),
+    ],
+)
+def test_bad_input_writes_nothing(
+    folder: Path, arguments: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    before = files(folder)
+    done = runner.invoke(app, ["init", *arguments])
+    assert done.exit_code == 2
+    assert expected in done.stderr
+    assert files(folder) == before

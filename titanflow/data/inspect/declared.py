@@ -1,0 +1,58 @@
+"""Compares what a config declares of its files with the first rows of the first file: in the plan, in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from titanflow.common.errors import DataError, Problem
+from titanflow.config.keys.chat_columns import REQUIRED
+from titanflow.config.keys.training import Data
+from titanflow.data.chat.layout import ChatFormat
+from titanflow.data.files.local_files import KEY, local_files
+from titanflow.data.inspect.chat_columns import has_conversations
+from titanflow.data.inspect.head import Head, read_head
+from titanflow.data.inspect.text_columns import column_names
+
+BYTES = 1 << 16
+"""A plan reads about so much of a file."""
+
+
+def check_declared(data: Mapping[str, Any]) -> None:
+    """Refuses files whose first rows haven't the declared columns, before anything is prepared.
+
+    Mistakes of single rows are found when all of them are read.
+
+    Raises:
+        DataError: says which columns there are.
+    """
+    if not data.get("path") or data["kind"] == "evals":
+        return
+    file = local_files(data["path"]).files[0]
+    try:
+        head = read_head(file, BYTES)
+    except DataError:
+        # The reading of the whole file says where and why.
+        return
+    (_check_chats if data["kind"] == "chat" else _check_text)(file, head, data)
+
+
+def _check_text(file: Path, head: Head, data: Mapping[str, Any]) -> None:
+    rows, column = [row for _, row in head.rows], data["text_column"]
+    if head.is_text or not rows or any(column in row for row in rows):
+        return
+    hint = "set data.text_column to one of them"
+    if has_conversations(rows):
+        hint = "these are conversations: set data.kind: chat, in an sft module"
+    message = f"{file} has no column {column!r}; it has: {', '.join(column_names(rows))}"
+    raise DataError(Problem(message, "data.text_column", hint=hint))
+
+
+def _check_chats(file: Path, head: Head, data: Mapping[str, Any]) -> None:
+    if head.is_text:
+        expected = "conversations: .jsonl, .json, .parquet or .csv"
+        raise DataError(Problem(f"{file} is plain text", KEY, expected=expected))
+    missing = [ChatFormat.of(Data(**data)).missing(row) for _, row in head.rows]
+    if missing and all(len(one) == len(REQUIRED[data["chat_format"]]) for one in missing):
+        raise DataError(missing[0])

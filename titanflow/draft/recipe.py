@@ -1,0 +1,153 @@
+"""Steps, batch, row length and model size of a first run, as they follow from the data and the machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from titanflow.common.errors import DataError, Problem
+from titanflow.data.inspect.inspection import Inspection
+from titanflow.draft.machine import PRETRAIN, SFT, TOKENS_A_PARAMETER, Machine
+
+PASSES = 4
+"""Passes over the text at most: up to four teach nearly as much as new text (arXiv:2305.16264)."""
+EPOCHS = {"scratch": 5, "base": 3}
+"""Passes over the conversations: a model from scratch has more to learn of them."""
+STEPS = 2000
+"""About so many steps a pretraining has, from which its batch follows."""
+FEWEST_STEPS = 20
+ROWS_OF_TEXT = 40
+"""Rows of text there must be, at least; a row may be shorter for that, down to so many tokens:"""
+SHORTEST_ROW = 32
+CONVERSATIONS = 10
+"""Conversations there must be, at least."""
+HELD_OUT = 200
+"""At most so many rows are held out for each purpose."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """The documents to train on, in tokens; ``a_token`` are the bytes of one."""
+
+    seen: Inspection
+    a_token: float
+
+    @property
+    def tokens(self) -> int:
+        return int(self.seen.size / self.a_token)
+
+    def row(self, at_least: int, machine: Machine) -> int:
+        """Tokens of a row: no more than conversations need or a first model can use, and enough rows."""
+        usual = max(at_least, 1024 if machine.is_gpu else 128)
+        row = usual
+        while self.tokens < ROWS_OF_TEXT * row and row > SHORTEST_ROW:
+            row //= 2
+        if self.tokens < ROWS_OF_TEXT * row or row < at_least:
+            found = f"about {self.tokens:,} tokens of text in {self.seen.size:,} bytes"
+            expected = f"at least {ROWS_OF_TEXT * max(SHORTEST_ROW, at_least):,} tokens"
+            hint = "--base OWNER/NAME begins with a model that has read more" if at_least else "add more text"
+            raise DataError(Problem(found, "--text", "", expected, hint))
+        return row
+
+    def held_out(self, row: int) -> int:
+        """Documents to hold out for one purpose: a fiftieth of the text, some rows at least and not many documents."""
+        a_document = self.tokens / max(1, self.seen.rows)
+        wanted = max(8 * row, min(self.tokens // 50, 100 * row))
+        return max(1, min(math.ceil(wanted / max(1.0, a_document)), self.seen.different // 5))
+
+
+@dataclass(frozen=True)
+class Chats:
+    """The conversations to train on; ``a_token`` are the bytes of one token."""
+
+    seen: Inspection
+    a_token: float
+
+    def __post_init__(self) -> None:
+        if self.seen.different < CONVERSATIONS:
+            found = f"{self.seen.different} different conversations"
+            raise DataError(Problem(found, "--chats", "", f"at least {CONVERSATIONS}, of which some are held out"))
+
+    @cached_property
+    def tokens(self) -> list[float]:
+        """The tokens of each conversation that was looked at, sorted."""
+        return self.seen.tokens(self.a_token)
+
+    @property
+    def mean(self) -> float:
+        """Tokens of a conversation."""
+        tokens = self.tokens
+        return sum(tokens) / len(tokens)
+
+    def row(self, longest: int) -> int:
+        """Tokens of a row: 99 of 100 conversations fit, if they are no longer than ``longest``."""
+        needed = self.tokens[len(self.tokens) * 99 // 100]
+        # Rounded up, since the measure is one of a part of the text.
+        return min(longest, max(64, 64 * math.ceil(1.1 * needed / 64)))
+
+    def longer(self, row: int) -> int:
+        """Conversations that don't fit into a row, about."""
+        return sum(one > row for one in self.tokens) * self.seen.rows // len(self.tokens)
+
+    @property
+    def held_out(self) -> int:
+        """Conversations to hold out for one purpose."""
+        return max(1, min(HELD_OUT, self.seen.different // 20))
+
+
+def size_for(tokens: int, machine: Machine) -> int:
+    """Parameters of a model that so much text and the machine can teach: a few tokens for each at least."""
+    share = TOKENS_A_PARAMETER[machine.device.kind]
+    by_time = math.sqrt(machine.flops * PRETRAIN[machine.device.kind] / (6 * share))
+    return int(min(by_time, PASSES * tokens / share))
+
+
+def pretrain_steps(tokens: int, parameters: int, row: int, machine: Machine, is_base: bool) -> tuple[int, int]:
+    """Rows of a step, and steps: from scratch some tokens for each parameter, a base one pass as far as time allows."""
+    share = TOKENS_A_PARAMETER[machine.device.kind]
+    wanted = PASSES * tokens if not is_base else tokens
+    most = share * parameters if not is_base else _tokens(parameters, PRETRAIN, machine)
+    trained = min(wanted, most)
+    batch = max(1024, min(1 << 19, 1 << int(math.log2(max(1024, trained / STEPS)))))
+    rows = machine.count * max(1, batch // row // machine.count)
+    return rows, _steps(trained / (rows * row))
+
+
+def sft_steps(chats: Chats, parameters: int, row: int, machine: Machine, is_base: bool) -> tuple[int, int]:
+    """Rows of a step, and steps: some passes over the conversations, as far as the time allows."""
+    few = 8 if not machine.is_gpu or chats.seen.rows < 2000 else 32
+    rows = machine.count * max(1, few // machine.count)
+    trained = max(1, chats.seen.rows - 2 * chats.held_out)
+    by_data = EPOCHS["base" if is_base else "scratch"] * trained / rows
+    by_time = _tokens(parameters, SFT, machine) / (rows * min(row, chats.mean + row / 4))
+    return rows, _steps(min(by_data, by_time))
+
+
+def _tokens(parameters: int, seconds: Mapping[str, float], machine: Machine) -> float:
+    """The tokens that a model is trained on in the seconds of the machine's kind; its parameters may be unknown, 0."""
+    return machine.flops * seconds[machine.device.kind] / (6 * max(1, parameters))
+
+
+def _steps(steps: float) -> int:
+    """Two digits of a number of steps."""
+    whole = max(FEWEST_STEPS, int(steps))
+    digits = 10 ** max(0, int(math.log10(whole)) - 1)
+    return whole // digits * digits
+
+
+def learning_rate(parameters: int) -> float:
+    """A rate for a model from scratch: it falls with the root of the size, from the default experiment's tried one."""
+    return _digits(max(3e-4, min(4e-3, 4e-3 * math.sqrt(1.4e6 / max(1, parameters)))))
+
+
+def base_rate(parameters: int, lora: bool = False) -> float:
+    """A rate for a base's weights, or for adapters beside them, which take ten times as much: that of ``sft.yaml`` for
+    a model of seven billion parameters, and more for smaller ones, but less than for one from scratch."""
+    whole = min(learning_rate(parameters) / 2, 2e-5 * math.sqrt(7e9 / max(1, parameters)))
+    return _digits(min(2e-3, 10 * whole) if lora else whole)
+
+
+def _digits(rate: float) -> float:
+    return float(f"{rate:.1e}")
