@@ -39,7 +39,7 @@ def pool(plan, monkeypatch):
         pool.asked.append((name, arguments["parameters"]))
         return FlowRun(id=flow_run.id, flow_id=uuid4(), name=flow_run.name)
 
-    def ended(flow_run, seconds=None):
+    def ended(flow_run, seconds=None, on_look=None):
         state = pool.states.pop(0)
         if isinstance(state, BaseException):
             raise state

@@ -13,9 +13,6 @@ from titanflow.data.files.file_counts import FileCounts
 from titanflow.data.files.local_files import Ending
 from titanflow.run.contract import DATASET_FILE
 
-CUT = "cut to training.seq_len, as data.overlong says"
-"""The note on a conversation that lost its beginning or its end."""
-
 
 @dataclass(frozen=True)
 class DatasetInfo:
@@ -32,7 +29,7 @@ class DatasetInfo:
     For chats: ``ends_of_turn`` are the tokens that end trained turns, the most frequent first, ``proved`` counts the
     rows whose mask was proved, ``fill`` is the share of the rows' places that hold a token. ``unread`` counts columns
     and message keys that nothing reads, ``notes`` the rows in which the template changes a text, and
-    those that are :data:`CUT`.
+    those that are :data:`titanflow.run.contract.CUT`.
     ``mixture`` has a mixture's settings and its members' folders.
     """
 

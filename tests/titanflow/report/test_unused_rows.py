@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 from finished_stage import finish_training
 
-from titanflow.data.dataset_info import CUT
 from titanflow.plan.stage_plan import Plan, StagePlan
 from titanflow.report.unused_rows import unused_rows
-from titanflow.run.contract import PreparedData, StageRun
+from titanflow.run.contract import CUT, PreparedData, StageRun
 from titanflow.run.results import PrepareResult, TrainResult, read_result, write_result
 
 

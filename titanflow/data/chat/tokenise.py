@@ -25,7 +25,7 @@ from titanflow.data.chat.proof.text_proof import TextProof
 from titanflow.data.chat.render import ToolArguments, Turns
 from titanflow.data.chat.source import decoded
 from titanflow.data.chat.unread import row_said, said_in_all, with_what_is_lost
-from titanflow.data.dataset_info import CUT, DatasetInfo
+from titanflow.data.dataset_info import DatasetInfo
 from titanflow.data.files.file_counts import count_files, totals
 from titanflow.data.files.sources import Source, problems_error
 from titanflow.data.files.tokenise_text import inference_check
@@ -35,6 +35,7 @@ from titanflow.data.parts.work import Work
 from titanflow.data.prepared import token_dtype, too_short, write_rows
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, load_tokenizer
 from titanflow.data.tokenizer.turn_ends import TurnEndReader, TurnEnds
+from titanflow.run.contract import CUT
 from titanflow.run.errors import warn
 
 if TYPE_CHECKING:

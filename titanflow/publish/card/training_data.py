@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from titanflow.data.dataset_info import CUT
-from titanflow.run.contract import DATASET_FILE, RESULT_FILE, StageRun, readable
+from titanflow.run.contract import CUT, DATASET_FILE, RESULT_FILE, StageRun, readable
 
 PARTS = {"train": "trained on", "validation": "held out"}
 

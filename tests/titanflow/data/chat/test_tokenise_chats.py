@@ -21,6 +21,7 @@ from titanflow.data.files.sources import Source, SourceFile
 from titanflow.data.parts.work import Work
 from titanflow.data.prepared import PreparedRows
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer
+from titanflow.run.contract import CUT
 
 CHATS = [turns("Hi", "Hello there"), turns("Count", "one two three four five six seven"), turns("Q", "A", "B", "C")]
 
@@ -151,6 +152,7 @@ def test_truncating_cuts_that_side_off(write: Writer, tokenizer: LoadedTokenizer
     chat = turns("Q", "a b c d e f g h i j k l m n o p.")
     (whole,) = encoded(tokenizer, chat)
     info = write(source(chat), overlong=overlong, seq_len=20)
+    assert info.notes[CUT] == 1
     kept = slice(-20, None) if overlong == "truncate_left" else slice(20)
     assert write.documents() == [whole.ids[kept].tolist()]
     # The first token is predicted by nothing, so that it isn't trained although it was before the cut.
