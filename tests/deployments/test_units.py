@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from deployments.flow_runs.planned_stop import SAVE_SECONDS
-from deployments.serve import SERVER_ENV
+from deployments.server import SERVER_ENV
 from tasks.process.process import GRACE_SECONDS
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"

@@ -21,7 +21,7 @@ from tiny_experiment import leave_out_fine_tuning, write_tiny_experiment
 from watching import lines, wait_for
 
 from deployments.deployed import ON_DEMAND
-from deployments.work_pool import POOL, WORKER_LABEL
+from deployments.work_pool import POOL
 from flows.server.server import api_url, free_port, wait_until_healthy
 from tasks.process.process import started
 from titanflow.run.checkpoints import newest_step

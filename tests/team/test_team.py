@@ -104,6 +104,7 @@ def test_a_run_whose_machine_lost_its_power_goes_on_on_another(team):
     run = team.submit("powerless", FOREVER, overrides={"retries.delay": 0})
     team.trains(run)
     host = team.host_of(run)
+    wait_for(lambda: team.saved("powerless"), "a checkpoint", HANG)
     host.lose_power()
     wait_for(lambda: team.flow_run(run).run_count == 2, "its second attempt", HANG)
     saved = team.saved("powerless")

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.components.tokenizer import BaseTokenizer
@@ -95,6 +96,7 @@ class StageValidator(Validator):
             sums += self._batch_sums(list(model_parts), input_dict, labels)
         for part in model_parts:
             part.train()
+            _reshard(part)
         dims = self.parallel_dims
         meshes = [dims.get_optional_mesh("loss")] if dims.dp_cp_enabled else []
         # Only the ranks with a pipeline's last stage know the loss.
@@ -139,6 +141,14 @@ class StageValidator(Validator):
             else:
                 self.pp_schedule.eval(**extra_kwargs, **last)
         return losses
+
+
+def _reshard(part: nn.Module) -> None:
+    """Frees what FSDP gathered: it keeps the last modules of a forward pass whole for a backward pass, which a
+    validation hasn't, and a model with whole modules can't be saved."""
+    for module in part.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 class TextBatches:

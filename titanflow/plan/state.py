@@ -82,10 +82,10 @@ class StageStates:
     def _why_unmade(self, run: StageRun) -> str:
         if not (run.folder / RUN_FILE).exists():
             return "new"
-        return "its output is gone" if _made_from(run) == run.fingerprint else "its inputs changed; nothing was made"
+        return "nothing is saved yet" if _made_from(run) == run.fingerprint else "its inputs changed; nothing was made"
 
     def _of_same_inputs(self, run: StageRun, record: StageRecord | None, step: int | None) -> Verdict:
-        why = "its end wasn't recorded" if (run.folder / RESULT_FILE).exists() else "its output is gone"
+        why = "its end wasn't recorded" if (run.folder / RESULT_FILE).exists() else "nothing is saved yet"
         if record is not None and record.finished:
             changed = self.manifest.changed_outputs(run.stage, self.check)
             if not changed:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from titanflow.config.files.tree import CHECKOUT
+from titanflow.config.files.tree import SHIPPED
 from titanflow.config.keys.training import Data
 from titanflow.data.chat.source import load_chats
 from titanflow.data.held_out.held_out_items import write_held_out_items
@@ -37,7 +37,7 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @pytest.fixture(scope="module")
 def task() -> ModuleType:
     """The functions of the task held_out_chats, as lm-eval imports them."""
-    spec = importlib.util.spec_from_file_location("held_out_chats", CHECKOUT / "evals" / "held_out_chats.py")
+    spec = importlib.util.spec_from_file_location("held_out_chats", SHIPPED / "evals" / "held_out_chats.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
