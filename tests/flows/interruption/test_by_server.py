@@ -1,6 +1,7 @@
 """A run whose state on the server is changed while a stage works; tests/survival has the UI's buttons themselves."""
 
 import threading
+from contextlib import nullcontext
 from types import SimpleNamespace
 from uuid import UUID, uuid4
 
@@ -89,7 +90,9 @@ def test_a_cancelled_run_without_a_worker_ends_cancelled(changed):
     assert (state_of(run).name, state_of(run).message) == ("Cancelled", f"{told}.")
 
 
-def test_the_command_line_says_it_in_a_sentence(changed):
+def test_the_command_line_says_it_in_a_sentence(changed, monkeypatch):
+    # It would end the process of the tests, too, some time after the signal.
+    monkeypatch.setattr(local_run, "ended_after", lambda seconds: nullcontext())
     _, told = changed(lambda client, run: client.delete_flow_run(run), StageStopped, local_run.run_flow)
     assert told == "The run was deleted on the server. What was saved stays; the next run goes on from there."
 
