@@ -14,7 +14,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from titanflow.common.errors import ConfigError, Problem
 
 POOL = "titanflow"
-WORKER_NAME = re.compile(r"(?P<host>.+?)-\d+(-gpu.+)?")
+# Linux's process ids have at most seven digits; of Prefect's own names, which end with a UUID, one in 300 ends with twelve.
+WORKER_NAME = re.compile(r"(?P<host>.+?)-\d{1,7}(-gpu.+)?")
 
 
 def worker_name(share: str = "") -> str:

@@ -121,7 +121,9 @@ def test_a_stage_starts_from_a_finished_dense_one_on_any_number_of_ranks(bench):
     start = {"checkpoint": {"initial_load_path": str(base.folder)}}
     one, two = stage("one", "mod", start), stage("two", "mod", start, ranks=2)
     assert "layers.*.router.weight (2)" in (one.folder / "log.txt").read_text()
-    assert records(two) == pytest.approx(records(one), rel=1e-5)
+    # The same start. Later a router may choose another of two tokens that weigh alike but for rounding.
+    assert records(two)[1] == pytest.approx(records(one)[1], rel=1e-5)
+    assert records(two) == pytest.approx(records(one), rel=1e-3)
     scratch = stage("scratch", "mod")
     assert records(one)[1] < records(scratch)[1] - 0.1
     assert read_result(base.folder).step == 20
