@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from titanflow.common.errors import ConfigError, Problem
 
 POOL = "titanflow"
-# Linux's process ids have at most seven digits; of Prefect's own names, which end with a UUID, one in 300 ends with twelve.
+# A process id has at most seven digits on Linux; a name of Prefect's own may end with twelve, the last of a UUID.
 WORKER_NAME = re.compile(r"(?P<host>.+?)-\d{1,7}(-gpu.+)?")
 
 
