@@ -37,11 +37,13 @@ def tell_queued(client: SyncPrefectClient, pool: str, in_hand: Sequence[FlowRun]
 
     If no run is, none waits for another: the pool has no worker, and its runs are rightly Late.
     """
-    for run in _due(client, pool, now - FOUND_AFTER):
+    # A run that was told of it has its name, and each look would read its experiment again.
+    untold = [run for run in _due(client, pool, now - FOUND_AFTER) if state_of(run).name in UNTOLD]
+    for run in untold:
         if pool == POOL and run.name != (name := _name(client, run)):
             client.update_flow_run(run.id, name=name)
         # Once: later states would look like a run that has begun to who is told of nights that never do.
-        if in_hand and state_of(run).name in UNTOLD and state_of(client.read_flow_run(run.id)).is_scheduled():
+        if in_hand and state_of(client.read_flow_run(run.id)).is_scheduled():
             at_work = ", ".join(sorted(one.name for one in in_hand))
             message = f"Waits until a worker has time for it. When it came, these were at work: {at_work}."
             due = state_of(run).state_details.scheduled_time

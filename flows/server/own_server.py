@@ -21,6 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from flows.server import own_database
+from titanflow.common.collector import collector_at_rest
 
 TICK_SECONDS = 10.0
 """How often the date in the answers' headers is renewed."""
@@ -58,12 +59,10 @@ def without_background_work() -> FastAPI:
 
 def main() -> None:
     port, database = int(sys.argv[1]), Path(sys.argv[2])
-    # Garbage collections during the imports would slow the start and free nothing.
-    gc.disable()
-    own_database.make(database)
-    app = without_background_work()
-    gc.freeze()
-    gc.enable()
+    with collector_at_rest():
+        own_database.make(database)
+        app = without_background_work()
+        gc.freeze()
     OwnServer(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning")).run()
 
 

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from titanflow.common.errors import (
     StageLost,
     StageStopped,
 )
-from titanflow.plan.cluster.resources import job_name, resources
+from titanflow.plan.cluster.resources import Resources, job_name, resources
 from titanflow.plan.launch import by_hand
 from titanflow.plan.stage_plan import StagePlan
 from titanflow.run.contract import METRICS_FILE, RESULT_FILE, StageRun
@@ -87,9 +87,9 @@ def run_job(
     try:
         # An interrupt between the submission and the assignment would leave the job behind.
         with held_signals():
-            job = job or _begun(plan, environment)
-            if not job.id:
-                job = _submitted(job, plan, environment)
+            if job is None:
+                job, needed = _begun(plan, environment)
+                job = _submitted(job, plan.command, needed)
                 job.write(folder)
         say(f"job {job.id} of {job.kind}")
         state = _ended(job, folder, MetricsTail(folder / METRICS_FILE), on_metrics, say)
@@ -103,8 +103,9 @@ def run_job(
     return outcome(job, state, plan.stage, folder)
 
 
-def _begun(plan: StagePlan, environment: Mapping[str, str]) -> Job:
-    """The record of a stage's job, which lies in the stage's folder from before the submission, and has no id yet."""
+def _begun(plan: StagePlan, environment: Mapping[str, str]) -> tuple[Job, Resources]:
+    """The record of a stage's job, which lies in the stage's folder from before the submission, and has no id yet; and
+    what the job needs."""
     run, name = plan.run, str(plan.run.config["launcher"]["kind"])
     kind, before = KINDS[name], Job.of(plan.run.folder)
     attempt = before.attempt + 1 if before else 1
@@ -117,10 +118,10 @@ def _begun(plan: StagePlan, environment: Mapping[str, str]) -> Job:
         status.unlink(missing_ok=True)
     job = Job(kind=name, name=kind.name(needed), attempt=attempt, fingerprint=run.fingerprint, log_start=log_start)
     job.write(run.folder)
-    return job
+    return job, needed
 
 
-def _submitted(job: Job, plan: StagePlan, environment: Mapping[str, str]) -> Job:
+def _submitted(job: Job, command: Sequence[str], needed: Resources) -> Job:
     """A stage's job with its id, once it is submitted.
 
     Raises:
@@ -130,7 +131,7 @@ def _submitted(job: Job, plan: StagePlan, environment: Mapping[str, str]) -> Job
     kind = KINDS[job.kind]
     living = kind.find(job.name)
     try:
-        found = kind.submit(plan.command, resources(plan.run, environment, job.attempt))
+        found = kind.submit(command, needed)
     except NoAnswerError:
         raise
     except StageFailed:

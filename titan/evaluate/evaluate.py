@@ -45,7 +45,6 @@ from titanflow.run.errors import ERROR_FILE, log_to_stderr, record_failure
 from titanflow.run.results import CutPrompts, EvaluateResult, Greedy, write_result
 from titanflow.run.torchrun import end_with_torchrun
 
-"""The output of lm-eval and its libraries, progress bars included."""
 PACKAGES = ("lm_eval", "transformers", "torch", "datasets", "tokenizers")
 
 ALONE = Ranks()

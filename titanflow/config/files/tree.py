@@ -97,6 +97,7 @@ class ConfigTree:
         """
         name = str(leaf.value)
         places = _once([*_beside(leaf), *self.roots])
+        # As in is_file.
         found = next((path for place in places if os.path.isdir(path := place / expanded(name))), None)  # noqa: PTH112
         if found is None:
             near = did_you_mean(name, [path.name for place in places for path in place.glob("*/")])
@@ -209,5 +210,6 @@ def _expected(what: str, places: Iterable[Path]) -> str:
 def _other_kind(name: str, places: Iterable[Path]) -> str:
     """What stands there under the name, if it is a folder in place of a file, or the reverse."""
     paths = [place / expanded(one) for place in places for one in _names(name)]
+    # As in is_file.
     there = next((path for path in paths if os.path.exists(path)), None)  # noqa: PTH110
     return "" if there is None else f"{display(there)} is a {'file' if is_file(there) else 'folder'}"

@@ -50,6 +50,11 @@ class FileRows:
     rows: Iterable[tuple[int, Row]]
 
 
+def origin_of(file: str | Path, unit: Unit, place: int) -> str:
+    """Where a row stands: ``file:line``, or ``file:row N`` if the format has no lines."""
+    return f"{file}:{place}" if unit == "line" else f"{file}:row {place}"
+
+
 @contextmanager
 def opened(file: Path, span: Span = WHOLE) -> Iterator[IO[bytes]]:
     """The bytes of a file, decompressed by its ending; errors of reading inside the block become a DataError too."""

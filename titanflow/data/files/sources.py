@@ -12,7 +12,7 @@ from titanflow.common.errors import DataError, Problem
 from titanflow.common.files import expanded
 from titanflow.common.staging import no_room
 from titanflow.config.keys.training import SOURCE_KEYS, Data
-from titanflow.data.files.file_rows import Unit
+from titanflow.data.files.file_rows import Unit, origin_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,8 +32,7 @@ class SourceFile:
     unit: Unit = "row"
 
     def origin(self, place: int) -> str:
-        """``file:line``, or ``file:row N`` if the format has no lines."""
-        return f"{self.name}:{place}" if self.unit == "line" else f"{self.name}:row {place}"
+        return origin_of(self.name, self.unit, place)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from titanflow.common.errors import Problem
 from titanflow.config.keys.training import Data
 from titanflow.data.chat.layout import ChatFormat
-from titanflow.data.files.file_rows import paragraphs
+from titanflow.data.files.file_rows import origin_of, paragraphs
 from titanflow.data.files.json_rows import text_fault
 from titanflow.data.inspect.chat_columns import ChatColumns
 from titanflow.data.inspect.head import Head
@@ -60,7 +60,7 @@ def text_facts(file: Path, head: Head, column: str, document: str) -> FileFacts:
     texts, malformed = list[str](), list[Problem]()
     for place, text in _documents(head, column, document):
         if fault := text_fault(text):
-            malformed.append(Problem(fault, f"column {column!r}", _origin(file, head, place), "a text"))
+            malformed.append(Problem(fault, f"column {column!r}", origin_of(file, head.unit, place), "a text"))
         elif text.strip():
             texts.append(text)
     columns = {name: "text" if name == column else UNREAD for name in _columns(head)}
@@ -75,7 +75,7 @@ def chat_facts(file: Path, head: Head, declared: ChatColumns) -> FileFacts:
     for place, row in head.rows:
         conversation = layout.conversation(row)
         if conversation.problems:
-            malformed.append(replace(conversation.problems[0], origin=_origin(file, head, place)))
+            malformed.append(replace(conversation.problems[0], origin=origin_of(file, head.unit, place)))
             continue
         said = [str(message.get("content") or "") for message in conversation.messages]
         roles.update(message["role"] for message in conversation.messages)
@@ -119,7 +119,3 @@ def _documents(head: Head, column: str, document: str) -> Iterator[tuple[int, An
 
 def _columns(head: Head) -> list[str]:
     return [] if head.is_text else column_names(row for _, row in head.rows)
-
-
-def _origin(file: Path, head: Head, place: int) -> str:
-    return f"{file}:{place}" if head.unit == "line" else f"{file}:row {place}"

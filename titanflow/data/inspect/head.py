@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.common.errors import DataError, Problem
-from titanflow.data.files.file_rows import BYTE_ORDER_MARK, Unit, elements, numbered, opened, rows_of, utf8_text
+from titanflow.data.files.file_rows import (
+    BYTE_ORDER_MARK,
+    Unit,
+    elements,
+    numbered,
+    opened,
+    origin_of,
+    rows_of,
+    utf8_text,
+)
 from titanflow.data.files.json_rows import as_mapping
 from titanflow.data.files.local_files import KEY, Ending
 
@@ -114,8 +123,7 @@ def _of_rows(
     for place, row, length in _measured(found):
         mapping = as_mapping(row)
         if isinstance(mapping, Problem):
-            where = f"{file}:{place}" if unit == "line" else f"{file}:row {place}"
-            broken.append(Problem(mapping.message, "", where, mapping.expected))
+            broken.append(Problem(mapping.message, "", origin_of(file, unit, place), mapping.expected))
         else:
             rows.append((place, mapping))
         read += length

@@ -29,9 +29,7 @@ def check_launcher(module: Module) -> list[Problem]:
         return []
     kind = launcher["kind"]
     found = [*_of_other_kinds(launcher), *(_of_this_machine(launcher) if kind == "local" else _of_no_cluster(launcher))]
-    if kind in PROBLEMS:
-        found += ((f"{kind}.{key}", *rest) for key, *rest in PROBLEMS[kind](launcher))
-    found += _of_rows(module)
+    found += [*_of_its_kind(launcher), *_of_rows(module)]
     return [module.problem(f"launcher.{key}", *rest) for key, *rest in found]
 
 
@@ -47,9 +45,7 @@ def _of_rows(module: Module) -> Iterator[tuple[str, ...]]:
 def prepare_problems(asked: PrepareLauncher, origins: Mapping[str, str]) -> list[Problem]:
     """What ``prepare.launcher`` has that its kind can't use; ``origins`` are the experiment's."""
     launcher = asdict(asked)
-    found = list(_of_other_kinds(launcher))
-    if asked.kind == "slurm":
-        found += ((f"slurm.{key}", *rest) for key, *rest in slurm_problems(launcher))
+    found = [*_of_other_kinds(launcher), *_of_its_kind(launcher)]
     if asked.kind == "local" and asked.nnodes > 1:
         hint = "set prepare.launcher.kind: slurm, or leave it out"
         found.append(("nnodes", f"found {asked.nnodes}, and prepare.launcher.kind is local", "1", hint))
@@ -60,6 +56,12 @@ def prepare_problems(asked: PrepareLauncher, origins: Mapping[str, str]) -> list
 def _of_this_machine(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     if launcher["nnodes"] > 1 and not launcher["rdzv_endpoint"]:
         yield "rdzv_endpoint", "found null, with several machines", "host:port"
+
+
+def _of_its_kind(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The problems of the section that the kind has, if it has one."""
+    if (kind := launcher["kind"]) in PROBLEMS:
+        yield from ((f"{kind}.{key}", *rest) for key, *rest in PROBLEMS[kind](launcher))
 
 
 def _of_other_kinds(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
