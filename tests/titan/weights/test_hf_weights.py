@@ -119,6 +119,7 @@ def test_a_config_of_more_layers_is_refused(llama: Path, tmp_path: Path) -> None
         check_hf_weights(folder, *model_of(folder))
 
 
+@pytest.mark.slow
 def test_an_sft_starts_from_it_and_exports_it(bench, llama: Path) -> None:
     base = read_base(llama)
     run = bench.stage(

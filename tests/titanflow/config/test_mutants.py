@@ -36,6 +36,7 @@ def mutants(draw: st.DrawFn, corpus: Corpus) -> Mutant:
     return draw(st.sampled_from(EDITS))(draw, corpus, root)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_no_edit_is_silent(corpus: Corpus, data: st.DataObject) -> None:
     corpus.judge(data.draw(mutants(corpus)))

@@ -9,6 +9,7 @@ from tiny_routed import greedy, make_pair, padded, prompts, step_by_step
 from titan.models.remote_code.routed_decoder import CACHE, RoutedLayer
 from titan.models.remote_code.routed_tokens import NOWHERE, RoutedCacheLayer, Tokens, visible
 
+pytestmark = pytest.mark.slow
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 
 

@@ -6,6 +6,7 @@ import torch
 from routed_models import KINDS
 from tiny_routed import greedy, make_pair, padded, prompts
 
+pytestmark = pytest.mark.slow
 GENERATED = {
     "mod": [
         [201, 266, 242, 95, 201, 191, 146, 65, 113, 237, 95, 100],
