@@ -13,7 +13,7 @@ from statistics import mean
 
 from convergence import run
 
-from titanflow.run.results import TrainResult, read_result
+from titanflow.runs.results import TrainResult, read_result
 
 FAMILIES = ("mod", "dtf")
 ROUTERS = ("own", "previous")

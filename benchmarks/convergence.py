@@ -15,8 +15,8 @@ from typing import Any
 
 from titan.models.registry import train_spec
 from titan.weights.stage_model import stage_model
-from titanflow.run.results import EvaluateResult, TrainResult, read_result
-from titanflow.run.training import read_training
+from titanflow.runs.results import EvaluateResult, TrainResult, read_result
+from titanflow.runs.training import read_training
 
 FAMILIES = {"qwen2": "#848d97", "mod": "#3b82f6", "dtf": "#f97316", "tdtf": "#10b981"}
 """Each family and the colour of its curve; the first is the dense one."""

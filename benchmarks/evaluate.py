@@ -26,9 +26,9 @@ from titan.evaluate.scores import metric_scores
 from titan.evaluate.tasks import render_tasks
 from titanflow.config.keys.launcher import Launcher
 from titanflow.evals.asked_tasks import asked_by
-from titanflow.plan.launch import command
-from titanflow.run.contract import PreparedData, StageRun
-from titanflow.run.results import read_result
+from titanflow.planning.launch import command
+from titanflow.runs.contract import PreparedData, StageRun
+from titanflow.runs.results import read_result
 
 TARGET = 2.0
 ROOT = Path(__file__).parent.parent

@@ -29,8 +29,8 @@ import psutil
 from flows.live.run_view import RunView
 from flows.live.screen import Screen
 from tasks.ui.standing import Standing
-from titanflow.plan.stage_plan import Plan, StagePlan
-from titanflow.run.contract import METRICS_FILE, STAGES, StageRun
+from titanflow.planning.stage_plan import Plan, StagePlan
+from titanflow.runs.contract import METRICS_FILE, STAGES, StageRun
 
 ENDLESS = "--set=pretrain.training.steps=1000000"
 POLL_SECONDS = 0.2

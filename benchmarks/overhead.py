@@ -31,8 +31,8 @@ from typing import NamedTuple
 
 import psutil
 
-from titanflow.run.contract import METRICS_FILE, RUN_FILE, STAGES
-from titanflow.run.metrics import read_metrics
+from titanflow.runs.contract import METRICS_FILE, RUN_FILE, STAGES
+from titanflow.runs.metrics import read_metrics
 
 SECONDS = 10.0
 """What the pipeline may take of the clock beyond its stages."""

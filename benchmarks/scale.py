@@ -60,7 +60,7 @@ def metadata(counts: list[int]) -> None:
     from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
     from torch.distributed.checkpoint.planner import SavePlan, TensorWriteData, WriteItem, WriteItemType
 
-    from titanflow.run.checkpoints import METADATA, flaw, read_contents
+    from titanflow.runs.checkpoints import METADATA, flaw, read_contents
 
     def plan(rank: int, ranks: int) -> SavePlan:
         items = []

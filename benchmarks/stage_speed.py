@@ -23,7 +23,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from titanflow.data.dataset_info import DatasetInfo
 from titanflow.data.prepared import write_rows
-from titanflow.run.contract import PreparedData, StageRun
+from titanflow.runs.contract import PreparedData, StageRun
 
 TARGET = 0.97
 VOCAB = 2048

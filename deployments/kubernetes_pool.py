@@ -23,7 +23,7 @@ from prefect.utilities.schema_tools.validation import validate
 from flows.pods import TYPE
 from titanflow.common.errors import ConfigError, Problem, did_you_mean
 from titanflow.config.overrides import parse_settings
-from titanflow.plan.launch import is_secret
+from titanflow.planning.launch import is_secret
 
 TEMPLATE = Path(__file__).parent / "kubernetes" / "base-job-template.json"
 OPTION = "--job"

@@ -22,7 +22,7 @@ from PIL import Image
 from titanflow.common.errors import ConfigError, Problem, TitanflowError
 from titanflow.publish.bundle import CARD
 from titanflow.report.render import render_report
-from titanflow.run.results import PublishResult, read_result
+from titanflow.runs.results import PublishResult, read_result
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = (

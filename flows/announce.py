@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from prefect.events import emit_event
 
-from titanflow.plan.stage_plan import Plan
-from titanflow.run.results import PublishResult, StageResult
+from titanflow.planning.stage_plan import Plan
+from titanflow.runs.results import PublishResult, StageResult
 
 PUBLISHED = "titanflow.published"
 HELD_BACK = "titanflow.held-back"
-RESOURCE = "titanflow.run"
-"""The events' resource is ``titanflow.run.<experiment>.<run>``."""
+RESOURCE = "titanflow.runs"
+"""The events' resource is ``titanflow.runs.<experiment>.<run>``."""
 EVENTS = {"published": PUBLISHED, "held back": HELD_BACK}
 
 

@@ -29,8 +29,8 @@ from titanflow.config.overrides import parameter_settings
 from titanflow.nightly.night import Night, NightState
 from titanflow.nightly.retention import remove_old
 from titanflow.nightly.table import markdown_table, read_nights
-from titanflow.plan.plan import check_run_name
-from titanflow.run.manifest import now
+from titanflow.planning.plan import check_run_name
+from titanflow.runs.manifest import now
 
 SKIPPED = "Skipped"
 LATE = timedelta(hours=1)

@@ -6,9 +6,9 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from tasks.ui.results import markdown
-from titanflow.plan.forecast.table import forecast_rows, total_line
-from titanflow.plan.stage_plan import Plan
-from titanflow.plan.view import plan_markdown
+from titanflow.planning.forecast.table import forecast_rows, total_line
+from titanflow.planning.stage_plan import Plan
+from titanflow.planning.view import plan_markdown
 
 
 def show_plan(plan: Plan) -> None:

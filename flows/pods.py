@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect.client.schemas.objects import WorkPool
 
-from titanflow.plan.stage_plan import StagePlan
+from titanflow.planning.stage_plan import StagePlan
 
 TYPE = "kubernetes"
 GPUS = "gpu"

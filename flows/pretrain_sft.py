@@ -23,7 +23,7 @@ from titanflow.config.experiment import experiment_name
 from titanflow.config.keys import bounds
 from titanflow.config.keys.on_stale import OnStale
 from titanflow.config.overrides import parameter_settings
-from titanflow.plan.plan import DEFAULT_RUN, make_plan
+from titanflow.planning.plan import DEFAULT_RUN, make_plan
 
 DEFAULT_EXPERIMENT = "stdlib"
 

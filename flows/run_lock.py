@@ -14,8 +14,8 @@ import psutil
 from flows.sign_of_life import DEAD_SECONDS, HOLDER_FILE, Watch, job_of, sign_of_life
 from titanflow.common.errors import ConfigError, Problem, StageFailed
 from titanflow.common.file_lock import LOCK_FILE, sign, take
-from titanflow.plan.launch import STAGE_FOLDER
-from titanflow.run.contract import RUN_FILE, STAGES
+from titanflow.planning.launch import STAGE_FOLDER
+from titanflow.runs.contract import RUN_FILE, STAGES
 
 POLL_SECONDS = 1.0
 SAY_SECONDS = 30.0

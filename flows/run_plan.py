@@ -25,14 +25,14 @@ from tasks.sft import sft
 from tasks.ui.labels import label_run
 from tasks.ui.results import headline, held_back, links, markdown, rows
 from tasks.ui.watcher import watcher
-from titanflow.plan.evaluation.tasks import check_tasks
-from titanflow.plan.stage_plan import Plan, StagePlan
-from titanflow.plan.view import check_stale
+from titanflow.planning.evaluation.tasks import check_tasks
+from titanflow.planning.stage_plan import Plan, StagePlan
+from titanflow.planning.view import check_stale
 from titanflow.report.reconcile import reconciled, table_rows
 from titanflow.report.render import REPORT_FILE, write_report
-from titanflow.run.contract import TRAINED, Strict
-from titanflow.run.manifest import Manifest
-from titanflow.run.results import PublishResult, StageResult
+from titanflow.runs.contract import TRAINED, Strict
+from titanflow.runs.manifest import Manifest
+from titanflow.runs.results import PublishResult, StageResult
 
 TASKS = {"prepare": prepare, "pretrain": pretrain, "sft": sft, "evaluate": evaluate, "publish": push_to_hub}
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from titanflow.common.files import write_text_atomically
-from titanflow.run.torchrun import JOB
+from titanflow.runs.torchrun import JOB
 
 HOLDER_FILE = ".holder"
 """The sign of the flow that holds a run's folder; a stage in another work pool has one of its own there."""

@@ -15,9 +15,9 @@ from tasks.stage_task import has_begun, resumed
 from tasks.ui.labels import label_run
 from titanflow.common.errors import ConfigError, Problem, TitanflowError
 from titanflow.config.keys.experiment import WHO, Retries
-from titanflow.plan.plan import make_plan
-from titanflow.plan.stage_plan import Plan, StagePlan
-from titanflow.run.manifest import Manifest
+from titanflow.planning.plan import make_plan
+from titanflow.planning.stage_plan import Plan, StagePlan
+from titanflow.runs.manifest import Manifest
 
 
 @flow(name="run-stage", persist_result=False)

@@ -35,9 +35,9 @@ from tasks.ui.standing import Standing
 from tasks.ui.watcher import NOBODY, watcher
 from titanflow.common import errors
 from titanflow.common.errors import ConfigError, Problem, StageFailed, StageLost, TitanflowError
-from titanflow.plan.stage_plan import Plan, StagePlan
-from titanflow.run.contract import METRICS_FILE
-from titanflow.run.results import StageResult, read_result
+from titanflow.planning.stage_plan import Plan, StagePlan
+from titanflow.runs.contract import METRICS_FILE
+from titanflow.runs.results import StageResult, read_result
 
 FLOW = "run-stage"
 POLL_SECONDS = 0.5

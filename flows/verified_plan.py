@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from titanflow.plan.stage_plan import Plan
-from titanflow.plan.view import check_stale
-from titanflow.run.manifest import Manifest
+from titanflow.planning.stage_plan import Plan
+from titanflow.planning.view import check_stale
+from titanflow.runs.manifest import Manifest
 
 
 def verified_plan(plan: Plan, is_old: bool, say: Callable[[str], None] = lambda line: None) -> Plan:

@@ -6,7 +6,7 @@ from prefect.blocks.system import Secret
 
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.hub_endpoint import hub_token
-from titanflow.plan.stage_plan import StagePlan
+from titanflow.planning.stage_plan import StagePlan
 
 
 def check_token(plan: StagePlan | None) -> None:

@@ -6,10 +6,10 @@ from prefect.states import State
 
 from tasks.stage_task import run_stage, stage_task
 from titanflow.common.errors import ConfigError
-from titanflow.plan.begin import discard_if_new
-from titanflow.plan.stage_plan import StagePlan
-from titanflow.run.manifest import Manifest
-from titanflow.run.results import StageResult
+from titanflow.planning.begin import discard_if_new
+from titanflow.planning.stage_plan import StagePlan
+from titanflow.runs.manifest import Manifest
+from titanflow.runs.results import StageResult
 
 
 @stage_task(name="prepare")

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable
 
 from tasks.process.launch import launch
-from titanflow.plan.evaluation.rehearsal import FOLDER, MODULE, Rehearsal
-from titanflow.plan.launch import STAGE_FOLDER
-from titanflow.plan.stage_plan import Plan
-from titanflow.run.contract import TRAINED
+from titanflow.planning.evaluation.rehearsal import FOLDER, MODULE, Rehearsal
+from titanflow.planning.launch import STAGE_FOLDER
+from titanflow.planning.stage_plan import Plan
+from titanflow.runs.contract import TRAINED
 
 
 def rehearse(plan: Plan, tell: Callable[[str], object]) -> None:

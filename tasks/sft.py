@@ -5,9 +5,9 @@ from __future__ import annotations
 from prefect.states import State
 
 from tasks.stage_task import run_stage, stage_task
-from titanflow.plan.stage_plan import StagePlan
-from titanflow.run.manifest import Manifest
-from titanflow.run.results import StageResult
+from titanflow.planning.stage_plan import StagePlan
+from titanflow.runs.manifest import Manifest
+from titanflow.runs.results import StageResult
 
 
 @stage_task(name="sft")

@@ -25,12 +25,12 @@ from tasks.ui.progress import Progress
 from tasks.ui.results import HELD_BACK, gate_lines, headline, held_back
 from tasks.ui.watcher import watcher
 from titanflow.common.errors import StageCutShort, StageLost
-from titanflow.plan.begin import begin_stage, record_start
-from titanflow.plan.stage_plan import StagePlan
-from titanflow.run.checkpoints import saved_so_far
-from titanflow.run.contract import StageRun
-from titanflow.run.manifest import Manifest
-from titanflow.run.results import StageResult, read_result
+from titanflow.planning.begin import begin_stage, record_start
+from titanflow.planning.stage_plan import StagePlan
+from titanflow.runs.checkpoints import saved_so_far
+from titanflow.runs.contract import StageRun
+from titanflow.runs.manifest import Manifest
+from titanflow.runs.results import StageResult, read_result
 
 # The plan decides what is cached, by what is on disk; Prefect only remembers that something ran once.
 AWAY_SECONDS = 3600.0

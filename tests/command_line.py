@@ -8,7 +8,7 @@ from pathlib import Path
 
 from terminal import Terminal
 
-from titanflow.run.metrics import RECORD_BATCHES
+from titanflow.runs.metrics import RECORD_BATCHES
 
 
 @dataclass(frozen=True)

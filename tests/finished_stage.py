@@ -12,8 +12,8 @@ from typing import Any
 
 from titanflow.architectures.base import tokenizer_digest
 from titanflow.architectures.torchtitan import load_snapshot
-from titanflow.run.contract import StageRun
-from titanflow.run.results import EvaluateResult, TrainResult, write_result
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import EvaluateResult, TrainResult, write_result
 
 SEQ_LEN = 64
 DATA_FILE = "__0_0.distcp"

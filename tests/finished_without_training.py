@@ -9,11 +9,11 @@ from typing import Any
 import finished_stage
 
 from titanflow.common.files import write_text_atomically
-from titanflow.plan.begin import begin_stage, record_start
-from titanflow.plan.plan import make_plan
-from titanflow.plan.stage_plan import Plan, StagePlan
-from titanflow.run.manifest import Manifest
-from titanflow.run.results import PrepareResult, PublishResult, StageResult, write_result
+from titanflow.planning.begin import begin_stage, record_start
+from titanflow.planning.plan import make_plan
+from titanflow.planning.stage_plan import Plan, StagePlan
+from titanflow.runs.manifest import Manifest
+from titanflow.runs.results import PrepareResult, PublishResult, StageResult, write_result
 
 STEP = 8
 

@@ -20,10 +20,10 @@ from pathlib import Path
 
 from watching import PATIENCE
 
-from titanflow.plan.begin import begin_stage
-from titanflow.plan.launch import MODULES
-from titanflow.plan.stage_plan import Plan
-from titanflow.run.contract import RUN_FILE
+from titanflow.planning.begin import begin_stage
+from titanflow.planning.launch import MODULES
+from titanflow.planning.stage_plan import Plan
+from titanflow.runs.contract import RUN_FILE
 
 PRELOADED = "forked_preload"
 FORKED = multiprocessing.get_context("forkserver")

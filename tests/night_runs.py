@@ -8,9 +8,9 @@ from typing import Any
 from finished_stage import finish_training
 
 from titanflow.nightly.night import Night
-from titanflow.run.contract import StageRun
-from titanflow.run.manifest import Manifest, StageRecord
-from titanflow.run.results import PublishResult, write_result
+from titanflow.runs.contract import StageRun
+from titanflow.runs.manifest import Manifest, StageRecord
+from titanflow.runs.results import PublishResult, write_result
 
 
 def write_night(runs: Path, day: str, **changes: Any) -> Path:

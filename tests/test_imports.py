@@ -37,7 +37,7 @@ def test_titanflow_imports_neither_torch_nor_prefect() -> None:
 
 def test_a_plan_imports_nothing_heavy() -> None:
     heavy = ("numpy", "pyarrow", "pandas", "tokenizers", "huggingface_hub", "httpx", "safetensors")
-    assert loaded_after("import titanflow.cli.main, titanflow.plan.plan, titanflow.plan.view", *heavy) == []
+    assert loaded_after("import titanflow.cli.main, titanflow.planning.plan, titanflow.planning.view", *heavy) == []
 
 
 def test_a_look_at_the_first_lines_of_a_file_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_look_at_the_first_lines_of_a_file_imports_nothing_heavy(tmp_path: Pat
 
 
 def test_help_imports_no_keys_and_nothing_that_reads_them() -> None:
-    unused = ("pydantic", "yaml", "jinja2", "titanflow.config.keys.experiment", "titanflow.run")
+    unused = ("pydantic", "yaml", "jinja2", "titanflow.config.keys.experiment", "titanflow.runs")
     assert loaded_after("import titanflow.cli.main", *unused) == []
 
 

@@ -94,7 +94,7 @@ def test_help(locale: dict[str, str]) -> None:
 
 
 def test_a_flow_that_somebody_else_starts_is_refused(odd: Path) -> None:
-    code = f"from titanflow.plan.plan import make_plan; make_plan('tiny', {str(odd)!a})"
+    code = f"from titanflow.planning.plan import make_plan; make_plan('tiny', {str(odd)!a})"
     environ = {**os.environ, **ASCII, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environ, check=False)
     assert b"ConfigError: PYTHONUTF8: this process takes the names of files for ascii" in done.stderr

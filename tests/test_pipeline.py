@@ -15,9 +15,9 @@ from forked_ranks import run_stages
 from tiny_experiment import question, write_tiny_experiment
 from watching import wait_for
 
-from titanflow.plan.plan import make_plan
-from titanflow.run.outputs import content_digest
-from titanflow.run.results import read_result
+from titanflow.planning.plan import make_plan
+from titanflow.runs.outputs import content_digest
+from titanflow.runs.results import read_result
 
 STAGES = ["prepare", "pretrain", "sft", "evaluate", "publish"]
 

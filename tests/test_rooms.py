@@ -19,14 +19,14 @@ FLOORS = (
     ("flows",),
     ("tasks", "titan"),
     ("titanflow/report", "titanflow/draft"),
-    ("titanflow/plan",),
+    ("titanflow/planning",),
     ("titanflow/publish",),
     ("titanflow/nightly",),
     ("titanflow/data",),
     ("titanflow/config",),
     ("titanflow/evals",),
     ("titanflow/architectures",),
-    ("titanflow/run",),
+    ("titanflow/runs",),
     ("titanflow/files",),
     ("titanflow/common",),
     ("titanflow/__init__.py",),
@@ -65,40 +65,42 @@ def test_no_room_imports_from_a_floor_above() -> None:
 @pytest.mark.parametrize(
     "planted",
     [
-        "from titanflow.plan.plan import make_plan",
-        "def later():\n    from titanflow.plan import plan",
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from titanflow.plan.plan import make_plan",
-        "import titanflow.plan.plan",
-        "import titanflow.plan.plan as below",
-        "from titanflow.plan.plan import *",
-        "from ..plan.plan import make_plan",
-        "from ..plan import plan",
-        "try:\n    import titanflow.plan.plan\nexcept ImportError:\n    pass",
-        "import importlib\nplan = importlib.import_module('titanflow.plan.plan')",
-        "from importlib import import_module\nplan = import_module('titanflow.plan.plan')",
-        "plan = __import__('titanflow.plan.plan')",
+        "from titanflow.planning.plan import make_plan",
+        "def later():\n    from titanflow.planning import plan",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from titanflow.planning.plan import make_plan",
+        "import titanflow.planning.plan",
+        "import titanflow.planning.plan as below",
+        "from titanflow.planning.plan import *",
+        "from ..planning.plan import make_plan",
+        "from ..planning import plan",
+        "try:\n    import titanflow.planning.plan\nexcept ImportError:\n    pass",
+        "import importlib\nplan = importlib.import_module('titanflow.planning.plan')",
+        "from importlib import import_module\nplan = import_module('titanflow.planning.plan')",
+        "plan = __import__('titanflow.planning.plan')",
     ],
 )
 def test_a_planted_import_is_found(tmp_path: Path, planted: str) -> None:
-    plant(tmp_path, "titanflow/run/contract.py", planted)
-    assert climbing(tmp_path) == ["titanflow/run/contract.py imports titanflow/plan/plan.py"]
+    plant(tmp_path, "titanflow/runs/contract.py", planted)
+    assert climbing(tmp_path) == ["titanflow/runs/contract.py imports titanflow/planning/plan.py"]
 
 
-@pytest.mark.parametrize("package", ["titanflow", "titanflow/run"])
+@pytest.mark.parametrize("package", ["titanflow", "titanflow/runs"])
 def test_a_planted_import_of_a_package_is_found(tmp_path: Path, package: str) -> None:
-    plant(tmp_path, f"{package}/__init__.py", "from titanflow.plan.plan import make_plan")
-    assert climbing(tmp_path) == [f"{package}/__init__.py imports titanflow/plan/plan.py"]
+    plant(tmp_path, f"{package}/__init__.py", "from titanflow.planning.plan import make_plan")
+    assert climbing(tmp_path) == [f"{package}/__init__.py imports titanflow/planning/plan.py"]
 
 
-@pytest.mark.parametrize("planted", ["from titanflow import plan", "from .. import plan", "import titanflow.plan"])
+@pytest.mark.parametrize(
+    "planted", ["from titanflow import planning", "from .. import planning", "import titanflow.planning"]
+)
 def test_a_planted_import_of_a_room_is_found(tmp_path: Path, planted: str) -> None:
-    plant(tmp_path, "titanflow/run/contract.py", planted)
-    assert climbing(tmp_path) == ["titanflow/run/contract.py imports titanflow/plan/__init__.py"]
+    plant(tmp_path, "titanflow/runs/contract.py", planted)
+    assert climbing(tmp_path) == ["titanflow/runs/contract.py imports titanflow/planning/__init__.py"]
 
 
 def plant(root: Path, importer: str, planted: str) -> None:
     """A house of two files; one of them imports as ``planted`` says."""
-    for name in (importer, "titanflow/plan/__init__.py", "titanflow/plan/plan.py"):
+    for name in (importer, "titanflow/planning/__init__.py", "titanflow/planning/plan.py"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     with (root / importer).open("a") as file:

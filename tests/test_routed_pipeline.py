@@ -15,7 +15,7 @@ import yaml
 from forked_ranks import run_stages
 from tiny_experiment import leave_out_fine_tuning, write_tiny_experiment
 
-from titanflow.plan.plan import make_plan
+from titanflow.planning.plan import make_plan
 
 pytestmark = pytest.mark.slow
 FAMILIES = ("mod", "dtf", "tdtf")

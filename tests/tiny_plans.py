@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from titanflow.common.errors import ConfigError
-from titanflow.plan.plan import make_plan
-from titanflow.plan.stage_plan import Plan
+from titanflow.planning.plan import make_plan
+from titanflow.planning.stage_plan import Plan
 
 
 def refusal(configs: Path, *settings: str) -> str:

@@ -14,7 +14,7 @@ from types import FrameType
 
 import psutil
 
-from titanflow.run.contract import STOP_SIGNALS
+from titanflow.runs.contract import STOP_SIGNALS
 
 
 def hangup_as_sigterm() -> None:

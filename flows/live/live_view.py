@@ -11,7 +11,7 @@ from flows.live.screen import Screen, is_live
 from tasks.ui.watcher import watched_by
 
 if TYPE_CHECKING:
-    from titanflow.plan.stage_plan import Plan
+    from titanflow.planning.stage_plan import Plan
 
 
 @contextlib.contextmanager

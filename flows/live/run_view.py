@@ -14,11 +14,11 @@ from tasks.ui.results import headline
 from tasks.ui.standing import Standing, clock, scores, thousands
 from tasks.ui.watcher import Watcher
 from titanflow.common.console import one_line
-from titanflow.plan.stage_plan import Plan, StagePlan
-from titanflow.plan.view import STAGE_WIDTH
+from titanflow.planning.stage_plan import Plan, StagePlan
+from titanflow.planning.view import STAGE_WIDTH
 from titanflow.report.summary import curve
-from titanflow.run.contract import LIBRARY_LOG, StageName
-from titanflow.run.results import StageResult
+from titanflow.runs.contract import LIBRARY_LOG, StageName
+from titanflow.runs.results import StageResult
 
 TIME_WIDTH = 7
 INDENT = 2

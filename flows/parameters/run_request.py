@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from titanflow.config.experiment import Experiment
 from titanflow.config.files.tree import is_shipped
-from titanflow.plan.stage_plan import Plan, StagePlan
+from titanflow.planning.stage_plan import Plan, StagePlan
 
 
 class RunRequest(NamedTuple):
-    """The arguments of :func:`titanflow.plan.plan.make_plan`, as a flow has them."""
+    """The arguments of :func:`titanflow.planning.plan.make_plan`, as a flow has them."""
 
     experiment: str
     configs: str | None

@@ -14,9 +14,9 @@ from typing import Any
 
 from titanflow.common.digests import file_digest
 from titanflow.publish.bundle import CARD, LINEAGE
-from titanflow.run.contract import METRICS_FILE, RESULT_FILE, STAGES
-from titanflow.run.metrics import BATCHES_FILE, read_metrics
-from titanflow.run.results import EvaluateResult, PublishResult, TrainResult, read_result
+from titanflow.runs.contract import METRICS_FILE, RESULT_FILE, STAGES
+from titanflow.runs.metrics import BATCHES_FILE, read_metrics
+from titanflow.runs.results import EvaluateResult, PublishResult, TrainResult, read_result
 
 OF_THE_MACHINE = {"seconds", "tokens_per_second", "trained_tokens_per_second", "mfu", "system"}
 """Values of a record that describe the machine, not the training."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from random import Random
 from typing import Literal, NamedTuple
 
-from titanflow.run.contract import METRICS_FILE, RESULT_FILE, RUN_FILE, STAGES, TRAINED, StageRun
-from titanflow.run.metrics import read_metrics
+from titanflow.runs.contract import METRICS_FILE, RESULT_FILE, RUN_FILE, STAGES, TRAINED, StageRun
+from titanflow.runs.metrics import read_metrics
 
 PhaseName = Literal["start", "train", "save", "export", "work"]
 ORDER: dict[str, int] = {"start": 0, "work": 0, "train": 1, "save": 1, "export": 2}

@@ -16,7 +16,7 @@ from flows.resume_proof.kill_points import ORDER, KillPoint, Position, last_step
 from flows.resume_proof.run_watch import AFTER_ALL, RunWatch
 from tasks.process.process import Process
 from titanflow.common.errors import StageFailed
-from titanflow.run.contract import METRICS_FILE, STAGES, TRAINED
+from titanflow.runs.contract import METRICS_FILE, STAGES, TRAINED
 
 POLL_SECONDS = 0.1
 """Looking more often would slow the training."""

@@ -22,10 +22,10 @@ from flows.resume_proof.run_watch import RunWatch
 from tasks.process.process import started
 from titanflow.common.errors import ConfigError, Problem, StageFailed
 from titanflow.config.module import Module
-from titanflow.plan.plan import make_plan
-from titanflow.plan.stage_plan import Plan
+from titanflow.planning.plan import make_plan
+from titanflow.planning.stage_plan import Plan
 from titanflow.publish.bundle import LINEAGE
-from titanflow.run.metrics import RECORD_BATCHES
+from titanflow.runs.metrics import RECORD_BATCHES
 
 TOLERANCE = 1e-4
 """On another number of ranks: the relative difference that losses and gradient norms may have. A step's sums are

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows.resume_proof.kill_points import ORDER, Position, last_step
-from titanflow.run.checkpoints import METADATA, step_folders
-from titanflow.run.contract import METRICS_FILE, RESULT_FILE, STAGES
+from titanflow.runs.checkpoints import METADATA, step_folders
+from titanflow.runs.contract import METRICS_FILE, RESULT_FILE, STAGES
 
 LAUNCH = re.compile(rb"^\$ ", re.M)
 BEGINS = re.compile(rb"Training starts at step (\d+)$", re.M)

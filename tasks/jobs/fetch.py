@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from tasks.process.outcome import read_outcome
 from tasks.process.process import started
-from titanflow.plan.launch import by_hand
-from titanflow.plan.stage_plan import StagePlan
-from titanflow.run.contract import RUN_FILE
+from titanflow.planning.launch import by_hand
+from titanflow.planning.stage_plan import StagePlan
+from titanflow.runs.contract import RUN_FILE
 
 MODULE = "titanflow.data.fetch"
 

@@ -24,11 +24,11 @@ from titanflow.common.errors import (
     StageLost,
     StageStopped,
 )
-from titanflow.plan.cluster.resources import Resources, job_name, resources
-from titanflow.plan.launch import by_hand
-from titanflow.plan.stage_plan import StagePlan
-from titanflow.run.contract import METRICS_FILE, RESULT_FILE, StageRun
-from titanflow.run.results import StageResult
+from titanflow.planning.cluster.resources import Resources, job_name, resources
+from titanflow.planning.launch import by_hand
+from titanflow.planning.stage_plan import StagePlan
+from titanflow.runs.contract import METRICS_FILE, RESULT_FILE, StageRun
+from titanflow.runs.results import StageResult
 
 KINDS = {"slurm": slurm, "kubernetes": kubernetes}
 """A kind of cluster is a file with ``submit``, ``state``, ``find`` and ``cancel``; ``name`` is what ``find`` looks for,

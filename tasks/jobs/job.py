@@ -10,7 +10,7 @@ from pydantic import ValidationError, model_validator
 
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.files import write_text_atomically
-from titanflow.run.contract import JOB_FILE, Strict
+from titanflow.runs.contract import JOB_FILE, Strict
 
 
 @dataclass(frozen=True)

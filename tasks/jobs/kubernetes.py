@@ -17,8 +17,8 @@ from typing import Any
 from tasks.jobs.job import Job, JobState, noted_status
 from titanflow.common.errors import NoAnswerError, StageFailed, StageLost
 from titanflow.common.files import write_text_atomically
-from titanflow.plan.cluster import kubernetes_api as api
-from titanflow.plan.cluster.jobset import (
+from titanflow.planning.cluster import kubernetes_api as api
+from titanflow.planning.cluster.jobset import (
     JOBSET_LABEL,
     MANIFEST_FILE,
     QUEUE_LABEL,
@@ -27,7 +27,7 @@ from titanflow.plan.cluster.jobset import (
     identity,
     manifest,
 )
-from titanflow.plan.cluster.resources import NO_FOLDER, Resources
+from titanflow.planning.cluster.resources import NO_FOLDER, Resources
 
 NOT_SHARED = (NO_FOLDER,)
 DISRUPTED = "PodFailurePolicy"

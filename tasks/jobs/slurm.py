@@ -14,9 +14,9 @@ from pathlib import Path
 from tasks.jobs.job import Job, JobState, noted_status
 from titanflow.common.errors import NoAnswerError, StageFailed
 from titanflow.common.files import write_text_atomically
-from titanflow.plan.cluster.resources import NO_FOLDER, Resources
-from titanflow.plan.cluster.slurm_command import ask
-from titanflow.plan.cluster.slurm_script import SCRIPT_FILE, script, submission
+from titanflow.planning.cluster.resources import NO_FOLDER, Resources
+from titanflow.planning.cluster.slurm_command import ask
+from titanflow.planning.cluster.slurm_script import SCRIPT_FILE, script, submission
 
 WAITING = (
     *("PENDING", "CONFIGURING", "POWER_UP_NODE", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD"),

@@ -12,7 +12,7 @@ from typing import IO
 
 from titanflow.common.file_lock import sign, take
 from titanflow.config.device import Device, this_machine
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 ON_DEVICES = ("pretrain", "sft", "evaluate")
 POLL_SECONDS = 1.0

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Mapping
 
 from tasks.process.process import signal_name
-from titanflow.run.errors import StageError
+from titanflow.runs.errors import StageError
 
 # torchrun always ends with 1; its report has each rank's exit status, the root cause last.
 RANK_EXIT = re.compile(r"rank\s*:\s*(\d+) \(local_rank.*\n(?:.*\n){0,2}?\s*exitcode\s*:\s*(-?\d+)")

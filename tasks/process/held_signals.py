@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from titanflow.run.contract import STOP_SIGNALS
+from titanflow.runs.contract import STOP_SIGNALS
 
 
 @contextlib.contextmanager

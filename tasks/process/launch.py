@@ -10,9 +10,9 @@ from tasks.process.host_memory import oom_kills
 from tasks.process.metrics_tail import MetricsTail
 from tasks.process.outcome import read_outcome
 from tasks.process.process import GRACE_SECONDS, started
-from titanflow.plan.launch import by_hand
-from titanflow.run.contract import METRICS_FILE
-from titanflow.run.results import StageResult
+from titanflow.planning.launch import by_hand
+from titanflow.runs.contract import METRICS_FILE
+from titanflow.runs.results import StageResult
 
 POLL_SECONDS = 2.0
 """How often the metrics are read. The end of the process is noticed at once."""

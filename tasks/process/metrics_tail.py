@@ -7,7 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from titanflow.run.metrics import parse_metrics
+from titanflow.runs.metrics import parse_metrics
 
 
 class MetricsTail:

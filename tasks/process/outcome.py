@@ -11,10 +11,10 @@ from tasks.process.failed_ranks import MEMORY, is_disconnected, lost_peer, rank_
 from tasks.process.process import signal_name
 from titanflow.common import errors
 from titanflow.common.errors import ConfigError, StageFailed, StageLost, StageStopped, TitanflowError
-from titanflow.run.checkpoints import saved_so_far
-from titanflow.run.contract import INTERRUPTED_EXIT, RESULT_FILE
-from titanflow.run.errors import ERROR_FILE, StageError
-from titanflow.run.results import StageResult, read_result
+from titanflow.runs.checkpoints import saved_so_far
+from titanflow.runs.contract import INTERRUPTED_EXIT, RESULT_FILE
+from titanflow.runs.errors import ERROR_FILE, StageError
+from titanflow.runs.results import StageResult, read_result
 
 TAIL_LINES = 20
 """How many lines of the log an error shows if the stage left no error of its own."""

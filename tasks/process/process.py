@@ -24,8 +24,8 @@ import psutil
 from tasks.process import bound
 from tasks.process.held_signals import held_signals
 from titanflow.common.utf8_mode import STREAMS
-from titanflow.plan.launch import OF_PYTHON
-from titanflow.run import torchrun
+from titanflow.planning.launch import OF_PYTHON
+from titanflow.runs import torchrun
 
 MARK = "TITANFLOW_PROCESS"
 """Environment variable with the marks of the processes that a process descends from, separated by ``/``."""

@@ -1,6 +1,6 @@
 """The lines that a running stage adds to its log, and which of them are warnings.
 
-A log has lines of this project's programs (:func:`titanflow.run.errors.log_to_stderr`), of torchtitan's logger, of
+A log has lines of this project's programs (:func:`titanflow.runs.errors.log_to_stderr`), of torchtitan's logger, of
 Python's ``warnings``, and of libraries that just print.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from titanflow.common.console import one_line
-from titanflow.run.errors import WARNING
+from titanflow.runs.errors import WARNING
 
 _RANK = re.compile(r"^\[(?:default|rank)\d+\]:\s?")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")

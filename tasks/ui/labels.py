@@ -15,7 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
 from titanflow.config.keys.experiment import Retries
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 
 def task_run_name(parameters: dict[str, Any]) -> str:

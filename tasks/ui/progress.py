@@ -10,9 +10,9 @@ from tasks.ui.results import links, rows
 from tasks.ui.standing import Standing, beside_the_ring, describe
 from tasks.ui.tables import begin_tables, finish_tables
 from tasks.ui.watcher import STEP_LINE, watcher
-from titanflow.run.contract import METRICS_FILE, StageRun
-from titanflow.run.metrics import read_metrics
-from titanflow.run.results import StageResult
+from titanflow.runs.contract import METRICS_FILE, StageRun
+from titanflow.runs.metrics import read_metrics
+from titanflow.runs.results import StageResult
 
 LINE_SECONDS = 10.0
 RING_SECONDS = 30.0

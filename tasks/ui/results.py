@@ -8,8 +8,8 @@ from typing import Any
 
 from titanflow.publish.card.score_table import score
 from titanflow.publish.gate.figures import figures
-from titanflow.run.results import EvaluateResult, PrepareResult, PublishResult, StageResult, TrainResult, is_stderr
-from titanflow.run.wandb_record import read_wandb_record
+from titanflow.runs.results import EvaluateResult, PrepareResult, PublishResult, StageResult, TrainResult, is_stderr
+from titanflow.runs.wandb_record import read_wandb_record
 
 Row = dict[str, Any]
 HELD_BACK = "Held back"

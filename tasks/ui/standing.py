@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from titanflow.run.contract import StageRun
-from titanflow.run.results import is_stderr
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import is_stderr
 
 MOST_LOSSES = 128
 """Points of the loss curve that are kept; of more, every second one goes."""

@@ -6,8 +6,8 @@ import itertools
 
 from tasks.ui.artifacts import Logger
 from tasks.ui.results import Row
-from titanflow.run.contract import StageRun
-from titanflow.run.results import StageResult, TrainResult
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import StageResult, TrainResult
 
 Table = tuple[str, list[Row], str]
 """Its name, its rows, and a description."""

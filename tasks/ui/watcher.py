@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from titanflow.run.contract import StageName
+from titanflow.runs.contract import StageName
 
 if TYPE_CHECKING:
     from tasks.ui.standing import Standing
-    from titanflow.plan.stage_plan import Plan
-    from titanflow.run.results import StageResult
+    from titanflow.planning.stage_plan import Plan
+    from titanflow.runs.results import StageResult
 
 STEP_LINE = "titanflow_step_line"
 """The mark of a log record that tells of a single step."""

@@ -19,7 +19,7 @@ from scene import Doubles, living_jobs, orphans, roles, wait_none
 from tiny_experiment import write_tiny_experiment
 from watching import wait_for
 
-from titanflow.run.results import EvaluateResult, PublishResult, read_result
+from titanflow.runs.results import EvaluateResult, PublishResult, read_result
 
 pytestmark = [pytest.mark.cluster_matrix, pytest.mark.slow]
 

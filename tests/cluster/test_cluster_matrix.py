@@ -27,7 +27,7 @@ from events import command_line
 from machine import Machine, losses, newest_step
 from prefect.states import Cancelling
 
-from titanflow.run.checkpoints import newest_step as newest_checkpoint
+from titanflow.runs.checkpoints import newest_step as newest_checkpoint
 
 pytestmark = [pytest.mark.cluster_matrix, pytest.mark.slow]
 

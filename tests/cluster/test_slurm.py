@@ -13,8 +13,8 @@ from local_slurm import NODES, LocalSlurm
 from tiny_experiment import ROOT, write_tiny_experiment
 from watching import wait_for
 
-from titanflow.run.checkpoints import newest_step
-from titanflow.run.results import PublishResult, TrainResult, read_result
+from titanflow.runs.checkpoints import newest_step
+from titanflow.runs.results import PublishResult, TrainResult, read_result
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -186,8 +186,8 @@ import sys, time
 from pathlib import Path
 from tasks.jobs import slurm
 from tasks.jobs.job import Job
-from titanflow.plan.cluster.resources import resources
-from titanflow.run.contract import StageRun
+from titanflow.planning.cluster.resources import resources
+from titanflow.runs.contract import StageRun
 folder = Path("{folder}")
 folder.mkdir()
 settings = dict(partition=None, account=None, qos=None, time=None, gres=None, constraint=None, mem=None,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from titanflow.run.metrics import read_metrics
+from titanflow.runs.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "adding-a-model.md"

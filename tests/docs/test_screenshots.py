@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from titanflow.run.results import PublishResult, write_result
+from titanflow.runs.results import PublishResult, write_result
 
 ROOT = Path(__file__).parent.parent.parent
 CARD = """---

@@ -7,19 +7,19 @@ from pathlib import Path
 from titanflow.config.experiment import Experiment
 from titanflow.config.files.tree import ConfigTree
 from titanflow.config.keys.experiment import ExperimentSpec, Retries
-from titanflow.plan.stage_plan import Plan, StagePlan
-from titanflow.run.contract import StageRun
+from titanflow.planning.stage_plan import Plan, StagePlan
+from titanflow.runs.contract import StageRun
 
 PREPARES = """
     import sys
     from pathlib import Path
-    from titanflow.run.results import PrepareResult, write_result
+    from titanflow.runs.results import PrepareResult, write_result
     write_result(Path(sys.argv[1]), PrepareResult(tokenizer=None, datasets={}, seconds=0.1))
 """
 TRAINS = """
     import json, sys
     from pathlib import Path
-    from titanflow.run.results import PublishResult, TrainResult, write_result
+    from titanflow.runs.results import PublishResult, TrainResult, write_result
     folder = Path(sys.argv[1])
     with (folder / "metrics.jsonl").open("w") as metrics:
         for step in range(1, 5):
@@ -33,13 +33,13 @@ TRAINS = """
 PUBLISHES = """
     import sys
     from pathlib import Path
-    from titanflow.run.results import PublishResult, write_result
+    from titanflow.runs.results import PublishResult, write_result
     write_result(Path(sys.argv[1]), PublishResult(target="folder", location="/published"))
 """
 HOLDS_BACK = """
     import sys
     from pathlib import Path
-    from titanflow.run.results import Comparison, GateDecision, PublishResult, write_result
+    from titanflow.runs.results import Comparison, GateDecision, PublishResult, write_result
     compared = Comparison(task="kind", metric="acc", pairs=400, difference=0.01, low=-0.02, high=0.04, passed=False)
     gate = GateDecision(passed=False, reason="no better than c0ffee", against="c0ffee", comparisons=[compared])
     result = PublishResult(target="folder", location="/published", status="held back", gate=gate)
@@ -48,7 +48,7 @@ HOLDS_BACK = """
 FAILS = """
     import sys
     from pathlib import Path
-    from titanflow.run.errors import StageError, write_error
+    from titanflow.runs.errors import StageError, write_error
     write_error(Path(sys.argv[1]), StageError(rank=1, type="ValueError", message="loss is nan"))
     sys.exit(1)
 """

@@ -2,7 +2,7 @@ import pytest
 from small_plan import PUBLISHES, small_plan
 
 from flows import announce as module
-from titanflow.run.results import PublishResult
+from titanflow.runs.results import PublishResult
 
 
 @pytest.fixture

@@ -19,10 +19,10 @@ import sys
 sys.path.insert(0, {here!r})
 from pathlib import Path
 import small_plan
-import titanflow.plan.plan
+import titanflow.planning.plan
 folder = Path({folder!r})
 plan = small_plan.small_plan(folder, pretrain=small_plan.{program})
-titanflow.plan.plan.make_plan = lambda *arguments: plan
+titanflow.planning.plan.make_plan = lambda *arguments: plan
 from titanflow.cli import run
 
 def with_database():

@@ -34,9 +34,9 @@ from titanflow.common.errors import ConfigError
 from titanflow.config.experiment import load_experiment
 from titanflow.nightly.night import Night
 from titanflow.nightly.table import read_nights
-from titanflow.plan.plan import make_plan
-from titanflow.run.errors import StageError, write_error
-from titanflow.run.results import PrepareResult, PublishResult, write_result
+from titanflow.planning.plan import make_plan
+from titanflow.runs.errors import StageError, write_error
+from titanflow.runs.results import PrepareResult, PublishResult, write_result
 
 
 def write_stage(folder, name, run, right):

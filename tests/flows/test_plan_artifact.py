@@ -6,7 +6,7 @@ from tiny_experiment import write_tiny_experiment
 
 from flows import plan_artifact
 from flows.plan_artifact import show_plan
-from titanflow.plan.plan import make_plan
+from titanflow.planning.plan import make_plan
 
 
 @pytest.fixture

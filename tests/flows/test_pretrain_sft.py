@@ -20,7 +20,7 @@ from tasks.ui.labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_pro
 from titanflow.common.errors import ConfigError, HubError, Problem, StageFailed
 from titanflow.config.files.schema import BOUNDS
 from titanflow.config.module import stage_schema
-from titanflow.run.manifest import Manifest
+from titanflow.runs.manifest import Manifest
 
 
 @pytest.fixture

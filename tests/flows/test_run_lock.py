@@ -10,7 +10,7 @@ from flows import run_lock as module
 from flows.run_lock import run_lock
 from flows.sign_of_life import HOLDER_FILE, JOB_IDS
 from titanflow.common.errors import StageFailed
-from titanflow.plan.launch import STAGE_FOLDER
+from titanflow.planning.launch import STAGE_FOLDER
 
 HOLDS = f"""
 import sys, time

@@ -10,8 +10,8 @@ from flows import stage as module
 from flows.parameters.run_request import RunRequest
 from flows.stage import same_stage
 from titanflow.common.errors import ConfigError
-from titanflow.plan.plan import make_plan
-from titanflow.plan.view import command_lines
+from titanflow.planning.plan import make_plan
+from titanflow.planning.view import command_lines
 
 
 @pytest.fixture

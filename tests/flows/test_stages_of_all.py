@@ -3,9 +3,9 @@
 from flows.run_plan import TASKS
 from titanflow.config.build_module import FRAMEWORKS
 from titanflow.config.module import STAGE_OF
-from titanflow.plan.launch import MODULES
-from titanflow.plan.launch_checks import PACKAGES
-from titanflow.run.contract import STAGES
+from titanflow.planning.launch import MODULES
+from titanflow.planning.launch_checks import PACKAGES
+from titanflow.runs.contract import STAGES
 
 
 def test_every_table_has_every_stage() -> None:

@@ -9,8 +9,8 @@ from tiny_experiment import write_tiny_experiment
 
 from flows.verified_plan import verified_plan
 from titanflow.common.errors import ConfigError
-from titanflow.plan.plan import make_plan
-from titanflow.run.manifest import Manifest
+from titanflow.planning.plan import make_plan
+from titanflow.runs.manifest import Manifest
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.config.keys.launcher import Launcher
-from titanflow.plan.cluster.resources import Resources, resources
-from titanflow.run.contract import StageRun
+from titanflow.planning.cluster.resources import Resources, resources
+from titanflow.runs.contract import StageRun
 
 SAVES = "trap 'echo saved; exit 143' TERM; echo ready; while :; do sleep 0.1; done"
 """A program that works until it is told to end, and then saves."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from local_api import LocalKubernetes
 
-from titanflow.plan.cluster import kubernetes_api
+from titanflow.planning.cluster import kubernetes_api
 
 
 @pytest.fixture

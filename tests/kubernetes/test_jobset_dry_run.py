@@ -8,7 +8,7 @@ from asked_jobs import SAVES, asked
 from local_api import LocalKubernetes
 
 from tasks.jobs import kubernetes
-from titanflow.plan.cluster import jobset_dry_run, kubernetes_api
+from titanflow.planning.cluster import jobset_dry_run, kubernetes_api
 
 
 def dry(folder: Path, **settings: Any) -> tuple[list[str], list[str]]:

@@ -12,7 +12,7 @@ from tasks.jobs import kubernetes
 from tasks.jobs.follow import end, outcome
 from tasks.jobs.job import Job, JobState
 from titanflow.common.errors import ConfigError, NoAnswerError, StageFailed, StageLost
-from titanflow.plan.cluster import kubernetes_api
+from titanflow.planning.cluster import kubernetes_api
 
 # The server starts a job's processes in a thread of its own.
 pytestmark = pytest.mark.slow

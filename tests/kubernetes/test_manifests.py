@@ -10,11 +10,11 @@ import yaml
 from published_schema import problems
 from tiny_experiment import write_tiny_experiment
 
-from titanflow.plan.cluster.jobset import as_yaml, manifest
-from titanflow.plan.cluster.resources import resources
-from titanflow.plan.launch import command, environment
-from titanflow.plan.plan import Plan, make_plan
-from titanflow.plan.view import command_lines
+from titanflow.planning.cluster.jobset import as_yaml, manifest
+from titanflow.planning.cluster.resources import resources
+from titanflow.planning.launch import command, environment
+from titanflow.planning.plan import Plan, make_plan
+from titanflow.planning.view import command_lines
 
 FULL = """
 namespace: lab

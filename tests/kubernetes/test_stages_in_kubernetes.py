@@ -13,8 +13,8 @@ from local_pods import suspend
 from tiny_experiment import ROOT, write_tiny_experiment
 from watching import alive
 
-from titanflow.run.checkpoints import newest_step
-from titanflow.run.results import PublishResult, read_result
+from titanflow.runs.checkpoints import newest_step
+from titanflow.runs.results import PublishResult, read_result
 
 STEPS = 120
 

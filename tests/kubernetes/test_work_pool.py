@@ -30,7 +30,7 @@ from deployments.stage_pool import deploy_stages
 from deployments.work_pool import ensure_pool
 from flows.pods import pod_variables, why_no_pod
 from titanflow.common.errors import ConfigError
-from titanflow.run.contract import STAGES
+from titanflow.runs.contract import STAGES
 
 ELSEWHERE = "env.PREFECT_API_URL=http://prefect:4200/api"
 TOKEN = "pnu_0123456789"

@@ -13,7 +13,7 @@ from prefect.states import Cancelling, Paused
 from tiny_experiment import leave_out_fine_tuning, write_tiny_experiment
 from watching import wait_for
 
-from titanflow.run.checkpoints import newest_step as newest_checkpoint
+from titanflow.runs.checkpoints import newest_step as newest_checkpoint
 
 pytestmark = pytest.mark.survival
 FOREVER = 1_000_000

@@ -17,7 +17,7 @@ from machine import Machine, losses, newest_step
 from tiny_experiment import write_tiny_experiment
 from watching import alive, wait_for
 
-from titanflow.run.checkpoints import newest_step as newest_checkpoint
+from titanflow.runs.checkpoints import newest_step as newest_checkpoint
 
 pytestmark = pytest.mark.survival
 

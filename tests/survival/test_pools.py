@@ -23,7 +23,7 @@ from flows import pretrain_sft as module
 from flows import stage_in_pool as pools
 from flows.interruption.by_server import StateChanged
 from titanflow.common.errors import StageFailed
-from titanflow.run.manifest import Manifest
+from titanflow.runs.manifest import Manifest
 
 pytestmark = pytest.mark.survival
 HERE = Path(__file__).parent

@@ -7,15 +7,15 @@ from tasks import hub_token, stage_task
 from tasks.hub_token import check_token, token_environment
 from tasks.stage_task import run_stage
 from titanflow.common.errors import ConfigError, HubError
-from titanflow.plan.stage_plan import StagePlan
-from titanflow.run.contract import StageRun
-from titanflow.run.manifest import Manifest
+from titanflow.planning.stage_plan import StagePlan
+from titanflow.runs.contract import StageRun
+from titanflow.runs.manifest import Manifest
 
 SECRET = "opaque-token-value"
 SHOWS = """
 import os, sys
 from pathlib import Path
-from titanflow.run.results import PublishResult, write_result
+from titanflow.runs.results import PublishResult, write_result
 write_result(Path(sys.argv[1]), PublishResult(target="hub", location=str(len(os.environ["HF_TOKEN"]))))
 """
 

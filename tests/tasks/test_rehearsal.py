@@ -7,10 +7,10 @@ import pytest
 
 from tasks import rehearsal
 from tasks.rehearsal import rehearse
-from titanflow.plan.evaluation.rehearsal import Rehearsal
-from titanflow.plan.stage_plan import Plan, StagePlan
-from titanflow.run.contract import StageRun
-from titanflow.run.results import PrepareResult, write_result
+from titanflow.planning.evaluation.rehearsal import Rehearsal
+from titanflow.planning.stage_plan import Plan, StagePlan
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import PrepareResult, write_result
 
 
 @pytest.fixture

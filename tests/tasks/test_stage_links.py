@@ -1,7 +1,7 @@
 import json
 
 from tasks.ui.results import links
-from titanflow.run.results import PublishResult
+from titanflow.runs.results import PublishResult
 
 
 def test_only_what_a_browser_opens_is_linked(tmp_path):

@@ -15,16 +15,16 @@ from tasks.stage_task import run_stage
 from tasks.ui import progress
 from titanflow.common.errors import ConfigError, NoAnswerError, StageFailed
 from titanflow.config.keys.launcher import Launcher
-from titanflow.plan.cluster.resources import job_name
-from titanflow.plan.stage_plan import StagePlan
-from titanflow.run.contract import StageRun
-from titanflow.run.manifest import Manifest
-from titanflow.run.results import GateDecision, PrepareResult, PublishResult, write_result
+from titanflow.planning.cluster.resources import job_name
+from titanflow.planning.stage_plan import StagePlan
+from titanflow.runs.contract import StageRun
+from titanflow.runs.manifest import Manifest
+from titanflow.runs.results import GateDecision, PrepareResult, PublishResult, write_result
 
 PREPARES = """
 import sys
 from pathlib import Path
-from titanflow.run.results import PrepareResult, write_result
+from titanflow.runs.results import PrepareResult, write_result
 write_result(Path(sys.argv[1]), PrepareResult(seconds=1))
 """
 
@@ -61,7 +61,7 @@ def test_a_cached_stage_gives_the_stored_result_and_starts_nothing(prepare, mani
 def test_a_model_that_is_held_back_ends_its_stage_in_a_state_of_that_name(prepare, manifest):
     gate = GateDecision(passed=False, reason="no better than c0ffee")
     result = PublishResult(target="folder", location="/model", status="held back", gate=gate)
-    imports = "from pathlib import Path; from titanflow.run.results import *"
+    imports = "from pathlib import Path; from titanflow.runs.results import *"
     program = f"{imports}; write_result(Path({str(prepare.run.folder)!r}), "
     prepare.command = [
         sys.executable,

@@ -25,7 +25,7 @@ from deployments.work_pool import POOL
 from flows.server.server import api_url, free_port, wait_until_healthy
 from tasks.process.process import started
 from tasks.ui.labels import WORKER_LABEL
-from titanflow.run.checkpoints import newest_step
+from titanflow.runs.checkpoints import newest_step
 
 NAMES = ("gpu1", "gpu2", "gpu3")
 ALONE = "alone"

@@ -21,8 +21,8 @@ from tiny_stages import (
 )
 
 from titan.patches import apply_patches
-from titanflow.run.contract import StageRun
-from titanflow.run.metrics import RECORD_BATCHES
+from titanflow.runs.contract import StageRun
+from titanflow.runs.metrics import RECORD_BATCHES
 
 # Chats and templates that their tests are made of.
 sys.path.append(str(Path(__file__).parent.parent / "titanflow" / "data"))

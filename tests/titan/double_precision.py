@@ -15,7 +15,7 @@ from torchtitan.protocols.train_spec import get_train_spec, register_train_spec
 from titan.process.interrupt import Interruption
 from titan.tracking.loggers import ForgivingLoggers
 from titan.train.trainer import Trainer
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 FAMILY = "qwen3_double"
 """qwen3, whose RoPE keeps the dtype, with a loss that does: torchtitan's turns predictions to float32."""

@@ -7,8 +7,8 @@ from typing import Any
 from titan.tracking.metric_names import rows
 from titan.tracking.metrics_file import MetricsFile
 from titan.tracking.wandb_files import history, recordings
-from titanflow.run.contract import METRICS_FILE, StageRun
-from titanflow.run.wandb_record import read_wandb_record
+from titanflow.runs.contract import METRICS_FILE, StageRun
+from titanflow.runs.wandb_record import read_wandb_record
 
 
 def expected_rows(run: StageRun) -> dict[int, dict[str, float]]:

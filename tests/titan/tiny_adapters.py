@@ -13,7 +13,7 @@ from torch.distributed import checkpoint as dcp
 
 from titan.models.lora import add_adapters, is_adapter
 from titanflow.config.keys.training import Lora
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 
 def finished_base(folder: Path, family: str, args: Any, **fields: Any) -> Path:

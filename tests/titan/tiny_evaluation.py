@@ -14,7 +14,7 @@ from titan.export.export import export_checkpoint
 from titanflow.data.dataset_info import DatasetInfo
 from titanflow.data.prepared import write_rows
 from titanflow.data.tokenizer.tokenizer import load_tokenizer
-from titanflow.run.contract import RUN_FILE, PreparedData, StageRun
+from titanflow.runs.contract import RUN_FILE, PreparedData, StageRun
 
 
 class Trained(NamedTuple):

@@ -16,7 +16,7 @@ import psutil
 from forked_ranks import free_port, run_forked
 
 from titanflow.data.chat.packing import best_fit
-from titanflow.run.contract import PreparedData, StageRun
+from titanflow.runs.contract import PreparedData, StageRun
 
 VOCAB = 256
 SEQ_LEN = 32

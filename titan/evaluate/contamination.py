@@ -16,8 +16,8 @@ from titanflow.common.files import expanded
 from titanflow.config.keys.after_training import Evaluate
 from titanflow.data.held_out.leaked_items import Item, LeakSearch
 from titanflow.data.held_out.trained_text import TrainedOn
-from titanflow.run.contamination import Contamination, TaskLeaks
-from titanflow.run.contract import StageRun
+from titanflow.runs.contamination import Contamination, TaskLeaks
+from titanflow.runs.contract import StageRun
 
 logger = logging.getLogger("titanflow.evaluate")
 

@@ -39,11 +39,11 @@ from titanflow.common.errors import ConfigError
 from titanflow.config.keys.after_training import Evaluate
 from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.publish.card.score_table import metrics, score
-from titanflow.run.contamination import Contamination
-from titanflow.run.contract import LIBRARY_LOG, METRICS_FILE, RESULT_FILE, StageRun
-from titanflow.run.errors import ERROR_FILE, log_to_stderr, record_failure
-from titanflow.run.results import CutPrompts, EvaluateResult, Greedy, write_result
-from titanflow.run.torchrun import end_with_torchrun
+from titanflow.runs.contamination import Contamination
+from titanflow.runs.contract import LIBRARY_LOG, METRICS_FILE, RESULT_FILE, StageRun
+from titanflow.runs.errors import ERROR_FILE, log_to_stderr, record_failure
+from titanflow.runs.results import CutPrompts, EvaluateResult, Greedy, write_result
+from titanflow.runs.torchrun import end_with_torchrun
 
 PACKAGES = ("lm_eval", "transformers", "torch", "datasets", "tokenizers")
 

@@ -15,7 +15,7 @@ from titan.weights.stage_model import chat_template, end_of_turn
 from titanflow.architectures.base import TOKENIZER_FILE, tokenizer_digest
 from titanflow.common.errors import DataError, Problem
 from titanflow.config.files.chat_template import template_digest, template_of
-from titanflow.run.training import Training
+from titanflow.runs.training import Training
 
 GENERATION_FILE = "generation_config.json"
 NO_SETTING = ("transformers_version", "_from_model_config")

@@ -7,9 +7,9 @@ import logging
 from titan.tracking.metric_names import named_scores
 from titan.tracking.wandb_lineage import evaluated_artifacts
 from titan.tracking.wandb_run import end_run, link_artifacts, open_run
-from titanflow.run.contract import StageRun
-from titanflow.run.results import EvaluateResult, WandbRecord
-from titanflow.run.wandb_record import WANDB_FILE, wandb_mode
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import EvaluateResult, WandbRecord
+from titanflow.runs.wandb_record import WANDB_FILE, wandb_mode
 
 logger = logging.getLogger("titanflow.evaluate")
 

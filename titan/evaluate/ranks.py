@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from titanflow.run.torchrun import forget_ranks
+from titanflow.runs.torchrun import forget_ranks
 
 LOAD = "load"
 """The order to load a model; any other order is the name of a method of the loaded model."""

@@ -19,9 +19,9 @@ from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.keys.after_training import Evaluate
 from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.evals.task_yaml import SingleTask
-from titanflow.plan.evaluation.rehearsal import Rehearsal
-from titanflow.run.errors import log_to_stderr, record_failure
-from titanflow.run.results import PrepareResult, write_result
+from titanflow.planning.evaluation.rehearsal import Rehearsal
+from titanflow.runs.errors import log_to_stderr, record_failure
+from titanflow.runs.results import PrepareResult, write_result
 
 ITEMS = 8
 """Items of each task that are tried."""

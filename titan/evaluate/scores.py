@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.common.files import write_text_atomically
-from titanflow.run.results import samples_file
+from titanflow.runs.results import samples_file
 
 logger = logging.getLogger("titanflow.evaluate")
 

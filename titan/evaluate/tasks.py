@@ -23,7 +23,7 @@ from titanflow.evals.asked_tasks import AskedTasks, asked_by
 from titanflow.evals.fewshot import named_splits, shots
 from titanflow.evals.task_checks import DATA, data_files, needs_network
 from titanflow.evals.task_yaml import write_keys
-from titanflow.run.contract import TASKS_FOLDER, StageRun
+from titanflow.runs.contract import TASKS_FOLDER, StageRun
 
 KEPT_TEMPLATES = 1024
 

@@ -24,7 +24,7 @@ from titan.weights.stage_model import TrainedModel, read_model
 from titanflow.architectures.huggingface import is_hugging_face
 from titanflow.common.errors import ConfigError, Problem, StageFailed, TitanflowError
 from titanflow.config.checks.lora import LoraModules, peft_problems
-from titanflow.run.contract import EXPORT_FOLDER
+from titanflow.runs.contract import EXPORT_FOLDER
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from titanflow.run.results import Greedy
+from titanflow.runs.results import Greedy
 
 SENTENCE = "The quick brown fox jumps over the lazy dog, and then it"
 """Its first tokens are the prompt, whatever the tokenizer."""

@@ -13,7 +13,7 @@ from typing import Any
 from titanflow.architectures.custom_code import reach_own_code
 from titanflow.architectures.families.registry import OWN_FAMILIES
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 KEY = "experimental.custom_import"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from titanflow.plan.forecast.flops import FORWARD_AND_BACKWARD
+from titanflow.planning.forecast.flops import FORWARD_AND_BACKWARD
 
 
 def dense_parameters_and_flops(args, model: nn.Module, seq_len: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 
-from titanflow.run.contract import INTERRUPTED_EXIT, STOP_SIGNALS
+from titanflow.runs.contract import INTERRUPTED_EXIT, STOP_SIGNALS
 
 
 class Interruption:

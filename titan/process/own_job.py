@@ -11,8 +11,8 @@ import os
 import threading
 from pathlib import Path
 
-from titanflow.run.contract import INTERRUPTED_EXIT, JOB_FILE
-from titanflow.run.torchrun import JOB
+from titanflow.runs.contract import INTERRUPTED_EXIT, JOB_FILE
+from titanflow.runs.torchrun import JOB
 
 LOOK_SECONDS = 10.0
 """A new job takes longer to start than its predecessor to notice."""

@@ -13,8 +13,8 @@ from torchtitan.tools.logging import logger
 
 from titan.tracking.tensorboard_logger import TensorBoardLogger
 from titan.tracking.wandb_logger import WandbLogger
-from titanflow.run.contract import StageRun
-from titanflow.run.wandb_record import wandb_mode
+from titanflow.runs.contract import StageRun
+from titanflow.runs.wandb_record import wandb_mode
 
 
 class ForgivingLoggers(BaseLogger):

@@ -23,7 +23,7 @@ from titan.tracking.measures.registry import MEASURES
 from titan.tracking.metric_names import named, rows
 from titan.tracking.metrics_file import MetricsFile
 from titanflow.common.errors import StageFailed
-from titanflow.run.contract import METRICS_FILE, StageRun
+from titanflow.runs.contract import METRICS_FILE, StageRun
 
 MAX_EXPONENT = 20.0
 

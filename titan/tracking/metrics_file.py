@@ -9,7 +9,7 @@ from typing import Any
 
 from titanflow.common.errors import StageFailed
 from titanflow.common.files import write_text_atomically
-from titanflow.run.metrics import read_metrics
+from titanflow.runs.metrics import read_metrics
 
 
 class MetricsFile:

@@ -9,9 +9,9 @@ from pathlib import Path
 from titanflow.architectures.base import begins_with
 from titanflow.architectures.hf_snapshot import repository_of
 from titanflow.common.digests import digest
-from titanflow.run.contract import DATASET_FILE, RUN_FILE, StageRun
-from titanflow.run.results import ArtifactRecord, EvaluateResult, TrainResult
-from titanflow.run.training import Training
+from titanflow.runs.contract import DATASET_FILE, RUN_FILE, StageRun
+from titanflow.runs.results import ArtifactRecord, EvaluateResult, TrainResult
+from titanflow.runs.training import Training
 
 LONGEST_NAME = 128
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from titan.tracking.wandb_files import is_final, keep_steps, recordings, steps
 from titan.tracking.wandb_run import end_run, open_run
-from titanflow.run.contract import StageRun
-from titanflow.run.wandb_record import read_wandb_record, wandb_mode
+from titanflow.runs.contract import StageRun
+from titanflow.runs.wandb_record import read_wandb_record, wandb_mode
 
 
 class WandbLogger:

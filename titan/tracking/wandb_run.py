@@ -12,10 +12,10 @@ from titan.tracking.wandb_lineage import model_artifact, used_artifacts
 from titanflow.common.credentials import redact
 from titanflow.common.errors import StageFailed
 from titanflow.common.files import write_text_atomically
-from titanflow.run.contract import StageRun
-from titanflow.run.manifest import git_revision
-from titanflow.run.results import TrainResult, WandbRecord
-from titanflow.run.wandb_record import WANDB_FILE, read_wandb_record, wandb_mode, wandb_record
+from titanflow.runs.contract import StageRun
+from titanflow.runs.manifest import git_revision
+from titanflow.runs.results import TrainResult, WandbRecord
+from titanflow.runs.wandb_record import WANDB_FILE, read_wandb_record, wandb_mode, wandb_record
 
 PATIENCE = {"WANDB_INIT_TIMEOUT": "30", "WANDB_FINISH_TIMEOUT": "60"}
 """Seconds for a W&B server to start a run, and to take the rest of the data at its end."""

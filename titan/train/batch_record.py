@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torchtitan.components.loss import IGNORE_INDEX
 
 from titan.tracking.metrics_file import MetricsFile
-from titanflow.run.metrics import BATCHES_FILE, RECORD_BATCHES
+from titanflow.runs.metrics import BATCHES_FILE, RECORD_BATCHES
 
 BITS = 48
 """Bits of a digest; the ranks' digests are added in 64 bits."""

@@ -13,9 +13,9 @@ from titanflow.architectures.new_tokens import new_tokens, token_rows, vocabular
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.model_args import families_hint
 from titanflow.files.yaml_source import flatten
-from titanflow.plan.origin.inheritance import inheritance_table
-from titanflow.run.contract import StageRun
-from titanflow.run.results import InheritanceRow
+from titanflow.planning.origin.inheritance import inheritance_table
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import InheritanceRow
 
 
 def check_inheritance(base: BaseArchitecture, run: StageRun) -> list[InheritanceRow]:

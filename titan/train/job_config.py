@@ -22,7 +22,7 @@ from titanflow.config.checks.lora import other_problems
 from titanflow.config.checks.refused import rate_problems, refused_values
 from titanflow.config.keys.training import TRAINING_SECTIONS
 from titanflow.config.mixture import packs_rows
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 if TYPE_CHECKING:
     from torchtitan.config import JobConfig as TitanJobConfig
@@ -105,7 +105,7 @@ def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture 
     """Adds LoRA's converter; refuses a stage without a base, or one whose base has changed since it began."""
     from titan.models.lora import CONVERTER, register_converter
     from titan.weights.stage_model import base_checkpoint
-    from titanflow.run.training import Training
+    from titanflow.runs.training import Training
 
     problems = other_problems(run.config)
     if base is None:

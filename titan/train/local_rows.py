@@ -7,7 +7,7 @@ from pathlib import Path
 
 from titan.process.rank_store import told_by_all
 from titanflow.data.local_copy import copied, local_place, make_copy
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 
 def bring_rows(run: StageRun) -> None:

@@ -22,10 +22,10 @@ from titanflow.architectures.huggingface import check_weights_there, is_hugging_
 from titanflow.common.errors import ConfigError, DataError, Problem, TitanflowError
 from titanflow.config.mixture import packs_rows
 from titanflow.files.yaml_source import flatten
-from titanflow.run.contract import METRICS_FILE, RESULT_FILE, StageRun
-from titanflow.run.metrics import read_metrics
-from titanflow.run.results import TrainResult
-from titanflow.run.training import finished_training
+from titanflow.runs.contract import METRICS_FILE, RESULT_FILE, StageRun
+from titanflow.runs.metrics import read_metrics
+from titanflow.runs.results import TrainResult
+from titanflow.runs.training import finished_training
 
 if TYPE_CHECKING:
     from torchtitan.config import JobConfig

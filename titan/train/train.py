@@ -26,13 +26,13 @@ from titanflow.architectures.base import BaseArchitecture, begins_with, tokenize
 from titanflow.architectures.hf_snapshot import repository_of
 from titanflow.architectures.outside_base import read_base
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.run.checkpoints import complete_folders, damage
-from titanflow.run.contract import EXPORT_FOLDER, INTERRUPTED_EXIT, METRICS_FILE, RESULT_FILE, StageRun
-from titanflow.run.errors import ERROR_FILE, StageError, record_failure
-from titanflow.run.metrics import read_metrics
-from titanflow.run.results import NOT_INHERITED, InheritanceRow, TrainResult, write_result
-from titanflow.run.torchrun import attempt, end_with_torchrun
-from titanflow.run.training import Training
+from titanflow.runs.checkpoints import complete_folders, damage
+from titanflow.runs.contract import EXPORT_FOLDER, INTERRUPTED_EXIT, METRICS_FILE, RESULT_FILE, StageRun
+from titanflow.runs.errors import ERROR_FILE, StageError, record_failure
+from titanflow.runs.metrics import read_metrics
+from titanflow.runs.results import NOT_INHERITED, InheritanceRow, TrainResult, write_result
+from titanflow.runs.torchrun import attempt, end_with_torchrun
+from titanflow.runs.training import Training
 
 if TYPE_CHECKING:
     from torchtitan.config import JobConfig

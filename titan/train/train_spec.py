@@ -30,7 +30,7 @@ from titanflow.config.keys.training import names_rows
 from titanflow.config.model_args import families_hint
 from titanflow.data.mixture import open_rows
 from titanflow.data.tokenizer.checks import check_streamed, check_words, loaded_size
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 MOCK_VALIDATION_ROWS = 64
 

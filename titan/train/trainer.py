@@ -39,7 +39,7 @@ from titan.weights.saver import CheckpointSaver
 from titan.weights.stage_model import named_weights
 from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.common.errors import StageFailed
-from titanflow.run.checkpoints import read_contents
+from titanflow.runs.checkpoints import read_contents
 
 FAILED = 2
 """Sent among the ranks in place of an interruption where a save in the background failed."""

@@ -26,7 +26,7 @@ from titan.weights.grown_weights import (
 from titan.weights.stage_model import Adapter, Weights, load_quietly
 from titanflow.architectures.huggingface import is_hugging_face
 from titanflow.config.checks.lora import scaling
-from titanflow.run.checkpoints import differences, refuse_other
+from titanflow.runs.checkpoints import differences, refuse_other
 
 
 class TrainedState(ModelWrapper):

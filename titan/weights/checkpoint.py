@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torchtitan.tools.logging import logger
 
 from titanflow.common.errors import ConfigError, Problem, StageFailed
-from titanflow.run.checkpoints import (
+from titanflow.runs.checkpoints import (
     METADATA,
     complete_folders,
     damage,

@@ -21,7 +21,7 @@ from titan.weights.hf_folder import HEAD, stored_shapes
 from titan.weights.stage_model import load_quietly
 from titanflow.architectures.base import BaseArchitecture
 from titanflow.architectures.outside_base import trained_as
-from titanflow.run.checkpoints import differences, refuse_other, stored_model
+from titanflow.runs.checkpoints import differences, refuse_other, stored_model
 
 KEY = "checkpoint.initial_load_path"
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from titanflow.architectures.huggingface import check_weights_there, weight_files
 from titanflow.architectures.remote_code import trust_remote_code
-from titanflow.run.checkpoints import differences, refuse_other
+from titanflow.runs.checkpoints import differences, refuse_other
 
 LAYER = re.compile(r"(.*?\blayers\.\d+)\.")
 EMBEDDING = "tok_embeddings.weight"

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from titanflow.common.errors import DataError, Problem, StageFailed
-from titanflow.run.checkpoints import differences, refuse_other
+from titanflow.runs.checkpoints import differences, refuse_other
 
 if TYPE_CHECKING:
     from titan.weights.disk_tensors import DiskTensors

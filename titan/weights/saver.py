@@ -15,7 +15,7 @@ from torchtitan.components.checkpoint import MODEL, CheckpointManager
 from torchtitan.config.job_config import Checkpoint as CheckpointConfig
 
 from titan.weights import checkpoint
-from titanflow.run.checkpoints import invalidate
+from titanflow.runs.checkpoints import invalidate
 
 
 class ExportedState:

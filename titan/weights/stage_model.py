@@ -21,10 +21,10 @@ from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.config.keys.training import Lora
 from titanflow.data.dataset_info import is_complete, read_info
-from titanflow.run.checkpoints import METADATA, newest_checkpoint, stored_model
-from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
-from titanflow.run.manifest import checkpoint_digest
-from titanflow.run.training import Training, read_training
+from titanflow.runs.checkpoints import METADATA, newest_checkpoint, stored_model
+from titanflow.runs.contract import RESULT_FILE, RUN_FILE, StageRun
+from titanflow.runs.manifest import checkpoint_digest
+from titanflow.runs.training import Training, read_training
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.common.digests import file_digest
-from titanflow.run.contract import RESULT_FILE, StageRun
-from titanflow.run.training import finished_training
+from titanflow.runs.contract import RESULT_FILE, StageRun
+from titanflow.runs.training import finished_training
 
 FOLLOWS_SEQ_LEN = "max_seq_len"
 """torchtitan sets this argument to training.seq_len, so it is no part of the architecture."""

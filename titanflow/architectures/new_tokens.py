@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from titanflow.architectures.base import TOKENIZER_FILE
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 
 def new_tokens(run: StageRun) -> list[str]:

@@ -15,7 +15,7 @@ from titanflow.architectures.huggingface import (
 )
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.files import expanded
-from titanflow.run.contract import RESULT_FILE
+from titanflow.runs.contract import RESULT_FILE
 
 
 def outside_base(named: str, revision: str | None = None) -> BaseArchitecture | None:

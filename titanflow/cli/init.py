@@ -70,7 +70,7 @@ def init(
     from titanflow.draft.fitting import fitting
     from titanflow.draft.table import files_table
     from titanflow.draft.trial import trial
-    from titanflow.plan.plan import make_plan
+    from titanflow.planning.plan import make_plan
 
     path = Path(f"{name}.yaml")
     asked = Asked(name, text or (), chats or (), base, size, hub, _pairs("--column", column), _pairs("--role", role))

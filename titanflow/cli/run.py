@@ -38,8 +38,8 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run an experiment: every stage that isn't done yet."""
-    from titanflow.plan.plan import make_plan
-    from titanflow.plan.view import check_stale
+    from titanflow.planning.plan import make_plan
+    from titanflow.planning.view import check_stale
 
     own = with_options(settings, workspace=workspace)
     settings = with_options(own, on_stale=on_stale)
@@ -76,8 +76,8 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a run would do: each stage's state (RUN, RESUME, CACHED or STALE), and why it is STALE."""
-    from titanflow.plan.plan import make_plan
-    from titanflow.plan.view import inheritance_tables
+    from titanflow.planning.plan import make_plan
+    from titanflow.planning.view import inheritance_tables
 
     settings = with_options(settings, on_stale=on_stale, workspace=workspace)
     planned = make_plan(experiment, configs, run_name, settings, runs_here=False)
@@ -93,8 +93,8 @@ def plan(
 
 
 def print_plan(planned: Any, console: Console) -> None:
-    from titanflow.plan.forecast.table import forecast_table
-    from titanflow.plan.view import plan_table
+    from titanflow.planning.forecast.table import forecast_table
+    from titanflow.planning.view import plan_table
 
     console.print(plan_table(planned))
     console.print(forecast_table(planned.stages))
@@ -102,8 +102,8 @@ def print_plan(planned: Any, console: Console) -> None:
 
 def _print_commands(planned: Any) -> None:
     from titanflow.common.errors import ConfigError
-    from titanflow.plan.launch_checks import torchrun_problems
-    from titanflow.plan.view import command_lines
+    from titanflow.planning.launch_checks import torchrun_problems
+    from titanflow.planning.view import command_lines
 
     for line in command_lines(planned):
         out.print(Text(line))
@@ -113,7 +113,7 @@ def _print_commands(planned: Any) -> None:
 
 def _print_results(planned: Any, as_json: bool, options: str) -> None:
     from titanflow.report.summary import render_summary
-    from titanflow.run.contract import RESULT_FILE
+    from titanflow.runs.contract import RESULT_FILE
 
     if as_json:
         files = [stage.run.folder / RESULT_FILE for stage in planned.stages]

@@ -59,7 +59,7 @@ def masks(
 ) -> None:
     """Prepare a module's conversations, prove their masks, and show which tokens are trained."""
     from titanflow.cli.values import check_module
-    from titanflow.plan.plan import make_plan
+    from titanflow.planning.plan import make_plan
     from titanflow.report.masks import prepare_masks
 
     planned = make_plan(experiment, configs, run_name, with_options(settings, workspace=workspace))
@@ -81,7 +81,7 @@ def report(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Write a run's report, one page that opens anywhere: report.html in the run's folder."""
-    from titanflow.plan.plan import run_folder
+    from titanflow.planning.plan import run_folder
     from titanflow.report.render import write_report
 
     out.print(write_report(run_folder(experiment, configs, run_name, with_options(settings, workspace=workspace))))

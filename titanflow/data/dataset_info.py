@@ -11,7 +11,7 @@ from titanflow.common.errors import DataError, Problem
 from titanflow.config.keys.training import Data
 from titanflow.data.files.file_counts import FileCounts
 from titanflow.data.files.local_files import Ending
-from titanflow.run.contract import DATASET_FILE
+from titanflow.runs.contract import DATASET_FILE
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DatasetInfo:
     For chats: ``ends_of_turn`` are the tokens that end trained turns, the most frequent first, ``proved`` counts the
     rows whose mask was proved, ``fill`` is the share of the rows' places that hold a token. ``unread`` counts columns
     and message keys that nothing reads, ``notes`` the rows in which the template changes a text, and
-    those that are :data:`titanflow.run.contract.CUT`.
+    those that are :data:`titanflow.runs.contract.CUT`.
     ``mixture`` has a mixture's settings and its members' folders.
     """
 

@@ -14,8 +14,8 @@ from titanflow.data.dataset_info import is_complete
 from titanflow.data.files.sources import load_from_hub
 from titanflow.data.prepare_plan import PreparePlan
 from titanflow.data.tokenizer.hf_tokenizer import download_tokenizer
-from titanflow.run.contract import StageRun
-from titanflow.run.errors import record_failure
+from titanflow.runs.contract import StageRun
+from titanflow.runs.errors import record_failure
 
 
 def fetch(plan: PreparePlan) -> None:

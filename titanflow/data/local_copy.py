@@ -21,7 +21,7 @@ from titanflow.common.digests import digest, folder_digests
 from titanflow.common.errors import ConfigError, Problem, StageFailed
 from titanflow.common.staging import no_room, staged_folder
 from titanflow.data.dataset_info import read_info
-from titanflow.run.contract import DATASET_FILE
+from titanflow.runs.contract import DATASET_FILE
 
 COPY_FILE = "copy.json"
 BLOCK_BYTES = 16 << 20

@@ -16,7 +16,7 @@ from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.data.dataset_info import DatasetInfo, read_info
 from titanflow.data.order import Order, visited
 from titanflow.data.prepared import PreparedRows, Row
-from titanflow.run.contract import DATASET_FILE
+from titanflow.runs.contract import DATASET_FILE
 
 
 def write_mixture(

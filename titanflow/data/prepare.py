@@ -52,10 +52,10 @@ from titanflow.data.tokenizer.tokenizer import (
     tokenizer_files,
     train_tokenizer,
 )
-from titanflow.run.checkpoints import PARTS_FOLDER
-from titanflow.run.contract import DATASET_FILE, INTERRUPTED_EXIT, StageRun
-from titanflow.run.errors import record_failure, warn
-from titanflow.run.results import PrepareResult, write_result
+from titanflow.runs.checkpoints import PARTS_FOLDER
+from titanflow.runs.contract import DATASET_FILE, INTERRUPTED_EXIT, StageRun
+from titanflow.runs.errors import record_failure, warn
+from titanflow.runs.results import PrepareResult, write_result
 
 # From this many bytes of text on, a dataset's tokens are kept even if a later dataset fails.
 _TAKES_LONG = 64 << 20

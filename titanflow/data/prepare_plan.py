@@ -27,7 +27,7 @@ from titanflow.data.chat.render import ToolArguments, Turns
 from titanflow.data.chat.tokenise import ChatPlan
 from titanflow.data.fingerprints import data_name
 from titanflow.data.tokenizer.tokenizer import CONFIG_FILE
-from titanflow.run.contract import Strict
+from titanflow.runs.contract import Strict
 
 
 class TokenizerPlan(Strict):

@@ -24,7 +24,7 @@ from titanflow.common.errors import DataError, Problem
 from titanflow.data.dataset_info import DatasetInfo, read_info
 from titanflow.data.files.file_counts import check_sums
 from titanflow.data.order import Order, Shuffled
-from titanflow.run.contract import DATASET_FILE
+from titanflow.runs.contract import DATASET_FILE
 
 TOKENS_FILE = "tokens.npy"
 OFFSETS_FILE = "offsets.npy"

@@ -11,8 +11,8 @@ from titanflow.config.module import Module
 from titanflow.draft.draft import Draft
 from titanflow.draft.render import Fit, render
 from titanflow.draft.trial import trial
-from titanflow.plan.forecast.fit import capacity
-from titanflow.plan.forecast.forecast import model_forecast
+from titanflow.planning.forecast.fit import capacity
+from titanflow.planning.forecast.forecast import model_forecast
 
 MARGIN = 0.9
 """The share of a device's memory that a forecast may take: fragments and other programs need some."""

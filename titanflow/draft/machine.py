@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from titanflow.config.device import this_machine
-from titanflow.plan.forecast.device import DeviceSpec
-from titanflow.plan.forecast.duration import CORE_FLOPS, UTILISATION
-from titanflow.plan.forecast.forecasts import device_of
+from titanflow.planning.forecast.device import DeviceSpec
+from titanflow.planning.forecast.duration import CORE_FLOPS, UTILISATION
+from titanflow.planning.forecast.forecasts import device_of
 
 UNKNOWN_PEAK = 1e14
 """Peak operations a second that are assumed of a GPU whose peak isn't known."""

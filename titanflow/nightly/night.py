@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from titanflow.common.files import write_text_atomically
-from titanflow.run.contract import readable
-from titanflow.run.manifest import now
+from titanflow.runs.contract import readable
+from titanflow.runs.manifest import now
 
 NIGHT_FILE = "night.json"
 NightState = Literal["", "published", "held back", "finished", "failed", "skipped"]

@@ -16,9 +16,9 @@ from titanflow.config.batch import global_batch_size
 from titanflow.config.experiment import Experiment
 from titanflow.config.overrides import Setting
 from titanflow.nightly.night import NIGHT_FILE, Night, Parent
-from titanflow.run.checkpoints import METADATA
-from titanflow.run.manifest import Manifest
-from titanflow.run.training import Training
+from titanflow.runs.checkpoints import METADATA
+from titanflow.runs.manifest import Manifest
+from titanflow.runs.training import Training
 
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 

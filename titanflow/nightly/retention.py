@@ -12,8 +12,8 @@ from pathlib import Path
 
 from titanflow.common.file_lock import held, is_held
 from titanflow.nightly.planning import as_parent, nights
-from titanflow.run.contract import RESULT_FILE, RUN_FILE
-from titanflow.run.results import PublishResult, result_of
+from titanflow.runs.contract import RESULT_FILE, RUN_FILE
+from titanflow.runs.results import PublishResult, result_of
 
 REMOVING = ".removing-"
 

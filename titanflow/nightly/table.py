@@ -16,10 +16,10 @@ from titanflow.common.file_lock import is_held
 from titanflow.common.quantities import duration
 from titanflow.nightly.night import Night
 from titanflow.nightly.planning import nights
-from titanflow.run.contract import STAGES, readable
-from titanflow.run.errors import ERROR_FILE, StageError
-from titanflow.run.manifest import Manifest
-from titanflow.run.results import (
+from titanflow.runs.contract import STAGES, readable
+from titanflow.runs.errors import ERROR_FILE, StageError
+from titanflow.runs.manifest import Manifest
+from titanflow.runs.results import (
     Comparison,
     EvaluateResult,
     PublishResult,

@@ -17,7 +17,7 @@ from titanflow.common.files import expanded, hidden_sibling
 from titanflow.common.staging import staging_prefix, sweep
 from titanflow.publish.bundle import LINEAGE, Bundle, Difference, is_published
 from titanflow.publish.continuation import COMPUTES_OTHERWISE, wrong_continuation
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 HINT = "set `folder` to a new or empty folder"
 SHOWN = 3

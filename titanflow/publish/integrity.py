@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from titanflow.common.digests import file_digest
 from titanflow.common.errors import DataError, Problem
 from titanflow.publish.bundle import LINEAGE, difference, file_entry
-from titanflow.run.contract import RESULT_FILE
-from titanflow.run.results import PublishResult
+from titanflow.runs.contract import RESULT_FILE
+from titanflow.runs.results import PublishResult
 
 if TYPE_CHECKING:
     from titanflow.publish.bundle import Tree

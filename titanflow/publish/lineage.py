@@ -25,10 +25,10 @@ from titanflow.nightly.night import Night, Parent
 from titanflow.publish.bundle import Bundle, is_published
 from titanflow.publish.card.training_data import prepared_datasets
 from titanflow.publish.integrity import seal
-from titanflow.run.contract import EXPORT_FOLDER, RESULT_FILE, RUN_FILE, TASKS_FOLDER, TRAINED, StageRun
-from titanflow.run.manifest import Manifest, StageRecord
-from titanflow.run.results import EvaluateResult, GateDecision, TrainResult, read_result
-from titanflow.run.training import finished_training
+from titanflow.runs.contract import EXPORT_FOLDER, RESULT_FILE, RUN_FILE, TASKS_FOLDER, TRAINED, StageRun
+from titanflow.runs.manifest import Manifest, StageRecord
+from titanflow.runs.results import EvaluateResult, GateDecision, TrainResult, read_result
+from titanflow.runs.training import finished_training
 
 TRAIN_FIELDS = {
     "step", "tokens", "first_loss", "loss", "validation_loss", "seq_len", "parameters", "trainable_parameters",

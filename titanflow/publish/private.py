@@ -10,7 +10,7 @@ from titanflow.common.credentials import redact
 from titanflow.common.errors import Problem
 from titanflow.common.files import expanded
 from titanflow.config.module import Module
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 UNPUBLISHED = ("folder", "token_block")
 """The settings of a publishing that stay on this machine."""

@@ -27,10 +27,10 @@ from titanflow.publish.lineage import Lineage, lineage_json, read_lineage
 from titanflow.publish.private import private_part
 from titanflow.publish.settings import read_settings, tag_of, unpublishable
 from titanflow.publish.task_files import scored_numbers, suite_files, task_files
-from titanflow.run.contract import StageRun
-from titanflow.run.errors import ERROR_FILE, log_to_stderr, record_failure
-from titanflow.run.results import GateDecision, PublishResult, write_result
-from titanflow.run.torchrun import end_with_torchrun, forget_ranks
+from titanflow.runs.contract import StageRun
+from titanflow.runs.errors import ERROR_FILE, log_to_stderr, record_failure
+from titanflow.runs.results import GateDecision, PublishResult, write_result
+from titanflow.runs.torchrun import end_with_torchrun, forget_ranks
 
 if TYPE_CHECKING:
     from titanflow.publish.hub.repository import Release, Repository

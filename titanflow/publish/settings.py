@@ -13,7 +13,7 @@ from titanflow.files.yaml_source import Leaf, Tree
 from titanflow.publish.card.metadata import card_problems
 from titanflow.publish.folder import folder_problems
 from titanflow.publish.private import private_problems
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 
 def read_settings(run: StageRun) -> Publish:

@@ -8,11 +8,11 @@ from statistics import median
 from typing import Any
 
 from titanflow.common.quantities import GIB, short, size
-from titanflow.plan.forecast.layout import Layout
-from titanflow.run.contract import METRICS_FILE, StageRun
-from titanflow.run.manifest import Manifest
-from titanflow.run.metrics import read_metrics
-from titanflow.run.training import finished_training
+from titanflow.planning.forecast.layout import Layout
+from titanflow.runs.contract import METRICS_FILE, StageRun
+from titanflow.runs.manifest import Manifest
+from titanflow.runs.metrics import read_metrics
+from titanflow.runs.training import finished_training
 
 UNKNOWN = "–"
 COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {

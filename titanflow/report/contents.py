@@ -9,11 +9,11 @@ from typing import Any
 
 from titanflow.common.errors import ConfigError, DataError, Problem
 from titanflow.report.reconcile import Reconciled, reconcile, wall_seconds
-from titanflow.run.contract import METRICS_FILE, RESULT_FILE, RUN_FILE, STAGES, StageRun, told_from
-from titanflow.run.errors import ERROR_FILE, StageError
-from titanflow.run.manifest import MANIFEST_FILE, Manifest, StageRecord
-from titanflow.run.metrics import read_metrics
-from titanflow.run.results import (
+from titanflow.runs.contract import METRICS_FILE, RESULT_FILE, RUN_FILE, STAGES, StageRun, told_from
+from titanflow.runs.errors import ERROR_FILE, StageError
+from titanflow.runs.manifest import MANIFEST_FILE, Manifest, StageRecord
+from titanflow.runs.metrics import read_metrics
+from titanflow.runs.results import (
     EvaluateResult,
     InheritanceRow,
     PrepareResult,

@@ -21,8 +21,8 @@ from rich.text import Text
 
 from titanflow.common.console import uncut
 from titanflow.common.errors import ConfigError, DataError, Problem, StageFailed
-from titanflow.plan.stage_plan import Plan
-from titanflow.run.contract import StageRun
+from titanflow.planning.stage_plan import Plan
+from titanflow.runs.contract import StageRun
 
 if TYPE_CHECKING:
     from titanflow.data.dataset_info import DatasetInfo

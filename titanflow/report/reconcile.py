@@ -8,13 +8,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from titanflow.common.quantities import duration, price, size
-from titanflow.plan.forecast.forecast import cost_of
-from titanflow.run.contract import RESULT_FILE
-from titanflow.run.manifest import Manifest, StageRecord
-from titanflow.run.results import read_result
+from titanflow.planning.forecast.forecast import cost_of
+from titanflow.runs.contract import RESULT_FILE
+from titanflow.runs.manifest import Manifest, StageRecord
+from titanflow.runs.results import read_result
 
 if TYPE_CHECKING:
-    from titanflow.plan.stage_plan import Plan
+    from titanflow.planning.stage_plan import Plan
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from titanflow.report.contents import RunContents, read_contents
 from titanflow.report.pictures import loss_svgs, smaller_svgs
 from titanflow.report.reconcile import table_rows
 from titanflow.report.sections import evaluated_models, inheritance, masked_rows, result_table, tiles, timings
-from titanflow.run.contract import TRAINED
+from titanflow.runs.contract import TRAINED
 
 HERE = Path(__file__).parent
 REPORT_FILE = "report.html"

@@ -13,7 +13,7 @@ from titanflow.publish.bundle import WEIGHTS
 from titanflow.publish.card.score_table import Z95, Score, columns, score_rows, share_bounds
 from titanflow.report.contents import RunContents, StageContents
 from titanflow.report.masks import Masks
-from titanflow.run.results import EvaluateResult, InheritanceRow, TrainResult
+from titanflow.runs.results import EvaluateResult, InheritanceRow, TrainResult
 
 MASK_ROWS = 3
 """How many conversations each stage shows."""

@@ -12,15 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from titanflow.common.console import uncut
-from titanflow.plan.stage_plan import Plan
+from titanflow.planning.stage_plan import Plan
 from titanflow.publish.card.score_table import score
 from titanflow.publish.gate.figures import figures
 from titanflow.report.reconcile import headline, reconciled
 from titanflow.report.render import REPORT_FILE
 from titanflow.report.unused_rows import unused_rows
-from titanflow.run.contract import METRICS_FILE, RESULT_FILE
-from titanflow.run.metrics import read_metrics
-from titanflow.run.results import (
+from titanflow.runs.contract import METRICS_FILE, RESULT_FILE
+from titanflow.runs.metrics import read_metrics
+from titanflow.runs.results import (
     EvaluateResult,
     GateDecision,
     PublishResult,

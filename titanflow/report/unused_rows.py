@@ -10,11 +10,11 @@ from rich.text import Text
 
 from titanflow.config.batch import global_batch_size
 from titanflow.publish.card.training_data import PARTS, TrainingData, prepared_datasets, training_data
-from titanflow.run.contract import DATASET_FILE, StageRun
-from titanflow.run.results import TrainResult
+from titanflow.runs.contract import DATASET_FILE, StageRun
+from titanflow.runs.results import TrainResult
 
 if TYPE_CHECKING:
-    from titanflow.plan.stage_plan import Plan
+    from titanflow.planning.stage_plan import Plan
 
 MUCH = 0.1
 """A larger share of a source's rows is told in colour."""

@@ -19,7 +19,7 @@ from flows.interruption import by_server
 from flows.interruption.by_server import RunCancelled, StateChanged
 from tasks.ui.labels import WORKER_LABEL
 from titanflow.common.errors import StageStopped
-from titanflow.run.manifest import Manifest
+from titanflow.runs.manifest import Manifest
 
 
 @pytest.fixture

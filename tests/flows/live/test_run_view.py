@@ -12,10 +12,10 @@ from flows.live.run_view import RunView
 from tasks.ui import standing
 from tasks.ui.standing import MOST_LOSSES, Standing
 from tasks.ui.watcher import watched_by
-from titanflow.plan.forecast.forecast import Forecast
-from titanflow.plan.stage_plan import Plan, StagePlan
-from titanflow.run.contract import StageRun
-from titanflow.run.results import PrepareResult
+from titanflow.planning.forecast.forecast import Forecast
+from titanflow.planning.stage_plan import Plan, StagePlan
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import PrepareResult
 
 STAGES = ("prepare", "pretrain", "sft", "evaluate", "publish")
 SECONDS = {"pretrain": 150.0, "sft": 95.0, "evaluate": 70.0, "publish": None}

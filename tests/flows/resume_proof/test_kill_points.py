@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.resume_proof.kill_points import Phase, Position, draw, last_step, phases
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 PHASES = [
     Phase("prepare", "work", 4.0),

@@ -5,7 +5,7 @@ import pytest
 from finished_stage import evaluate_result, finish_training
 
 from flows.resume_proof.comparison import Check, compare, compare_metrics
-from titanflow.run.results import PublishResult, write_result
+from titanflow.runs.results import PublishResult, write_result
 
 
 def write_training(folder: Path, losses: list[float], batches: str = "abcdefgh", export: str = "1") -> Path:

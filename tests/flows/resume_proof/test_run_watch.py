@@ -6,7 +6,7 @@ import pytest
 
 from flows.resume_proof.kill_points import ORDER, Position
 from flows.resume_proof.run_watch import RunWatch
-from titanflow.run.contract import STAGES
+from titanflow.runs.contract import STAGES
 
 LAUNCH = "$ python -m titan.evaluate.evaluate run.yaml\n"
 EVALUATE = Position(STAGES.index("evaluate"), ORDER["work"])

@@ -8,7 +8,7 @@ import pytest
 from tasks.jobs import slurm
 from tasks.jobs.job import Job, JobState
 from titanflow.common.errors import NoAnswerError
-from titanflow.plan.cluster.resources import Resources
+from titanflow.planning.cluster.resources import Resources
 
 JOB = Job(kind="slurm", name="titanflow-pretrain-1", id="7", fingerprint="f")
 GONE = "slurm_load_jobs error: Invalid job id specified"

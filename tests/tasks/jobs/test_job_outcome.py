@@ -5,7 +5,7 @@ import pytest
 from tasks.jobs.follow import outcome
 from tasks.jobs.job import Job, JobState
 from titanflow.common.errors import StageCutShort, StageFailed, StageLost
-from titanflow.run.results import PublishResult, write_result
+from titanflow.runs.results import PublishResult, write_result
 
 JOB = Job(kind="slurm", name="titanflow-publish-1", id="7", fingerprint="f")
 REPORT = """\

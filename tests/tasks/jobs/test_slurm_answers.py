@@ -7,7 +7,7 @@ import pytest
 from tasks.jobs import slurm
 from tasks.jobs.job import Job, JobState
 from titanflow.common.errors import NoAnswerError, StageFailed
-from titanflow.plan.cluster.resources import Resources
+from titanflow.planning.cluster.resources import Resources
 
 JOB = Job(kind="slurm", name="titanflow-pretrain-1", id="7", fingerprint="f")
 OWN = f"JobId=7 JobName={JOB.name}"

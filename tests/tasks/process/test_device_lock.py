@@ -9,7 +9,7 @@ from watching import STAYS, wait_for
 from tasks.process import device_lock as module
 from tasks.process.device_lock import device_lock, gpu_names, stage_gpus
 from titanflow.config.device import Device
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 GPUS = Device("cuda", 4)
 CPU = Device("cpu")
@@ -19,7 +19,7 @@ import sys, time
 from pathlib import Path
 from tasks.process import device_lock as module
 from titanflow.config.device import Device
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 module.this_machine = lambda: Device("cuda", 2)
 run = StageRun(stage="sft", experiment="tiny", run="held", folder=Path("/f"))
 with module.device_lock(run, print, Path(sys.argv[1])):

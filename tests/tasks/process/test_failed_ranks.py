@@ -1,7 +1,7 @@
 import pytest
 
 from tasks.process.failed_ranks import is_disconnected, lost_peer, rank_exits, seconds_waited
-from titanflow.run.errors import StageError
+from titanflow.runs.errors import StageError
 
 # What torchrun 2.13 printed when rank 1 of 2 was stopped, rank 0 gave up, and rank 1 didn't react to SIGTERM.
 HUNG = """\

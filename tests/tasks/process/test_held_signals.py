@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from tasks.process.held_signals import held_signals
-from titanflow.run.contract import STOP_SIGNALS
+from titanflow.runs.contract import STOP_SIGNALS
 
 
 class Ended(BaseException):

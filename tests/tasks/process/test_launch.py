@@ -10,14 +10,14 @@ from watching import PATIENCE, STAYS, alive, lines, wait_for
 
 from tasks.process.launch import launch
 from titanflow.common.errors import StageFailed
-from titanflow.run.results import PublishResult
+from titanflow.runs.results import PublishResult
 
 # A stand-in for a stage: it logs metrics, and writes its result as titanflow.publish.publish does. Where there is a
 # file "followed", it waits after each tenth step until that names the step.
 STAGE = """
     import json, sys, time
     from pathlib import Path
-    from titanflow.run.results import PublishResult, write_result
+    from titanflow.runs.results import PublishResult, write_result
     folder = Path(sys.argv[1])
     followed = folder / "followed"
     with (folder / "metrics.jsonl").open("a") as metrics:
@@ -85,7 +85,7 @@ def test_the_error_of_a_stage_is_the_failure_s_message(tmp_path):
     source = """
         import sys
         from pathlib import Path
-        from titanflow.run.errors import StageError, write_error
+        from titanflow.runs.errors import StageError, write_error
         write_error(Path(sys.argv[1]), StageError(rank=1, type="ValueError", message="loss is nan"))
         sys.exit(1)
     """

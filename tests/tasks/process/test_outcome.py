@@ -3,8 +3,8 @@ from finished_stage import write_checkpoint
 
 from tasks.process.outcome import TAIL_LINES, log_tail, read_outcome
 from titanflow.common.errors import ConfigError, DataError, HubError, HubUnreachable, StageFailed, StageLost
-from titanflow.run.errors import StageError, write_error
-from titanflow.run.results import PublishResult, write_result
+from titanflow.runs.errors import StageError, write_error
+from titanflow.runs.results import PublishResult, write_result
 
 # What torchrun 2.13 prints when rank 1 of 2 was killed by the kernel, and stopped rank 0.
 TORCHRUN_REPORT = """\

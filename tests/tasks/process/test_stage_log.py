@@ -7,7 +7,7 @@ import pytest
 
 from tasks.process import stage_log
 from tasks.process.stage_log import LogTail, newest_bar, read_line
-from titanflow.run.errors import log_to_stderr, warn
+from titanflow.runs.errors import log_to_stderr, warn
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from tasks.ui import progress
 from tasks.ui.progress import Progress
 from tasks.ui.standing import beside_the_ring, clock, describe, thousands
-from titanflow.run.contract import StageRun
-from titanflow.run.results import PublishResult
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import PublishResult
 
 
 class Artifacts:

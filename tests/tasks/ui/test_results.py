@@ -4,7 +4,7 @@ import pytest
 from finished_stage import evaluate_result, train_result
 
 from tasks.ui.results import gate_lines, headline, held_back, markdown, rows
-from titanflow.run.results import (
+from titanflow.runs.results import (
     Comparison,
     GateDecision,
     PrepareResult,

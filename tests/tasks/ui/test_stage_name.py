@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tasks.ui.labels import stage_name
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 TRAINING = {"model": {"name": "llama3"}, "training": {"steps": 1500}}
 

@@ -8,8 +8,8 @@ from finished_stage import train_result
 from tasks.ui import tables
 from tasks.ui.tables import begin_tables, finish_tables, inheritance_rows, masked_rows
 from titanflow.report.masks import MaskedRow
-from titanflow.run.contract import PreparedData, StageRun
-from titanflow.run.results import InheritanceRow, PublishResult
+from titanflow.runs.contract import PreparedData, StageRun
+from titanflow.runs.results import InheritanceRow, PublishResult
 
 TRAINED = train_result(
     Path("/runs/sft"),

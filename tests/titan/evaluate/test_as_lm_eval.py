@@ -8,8 +8,8 @@ from tiny_evaluation import Trained, evaluation, samples, write_trained
 
 from titan.evaluate.evaluate import evaluate_stage
 from titan.evaluate.scores import metric_scores
-from titanflow.run.contract import StageRun
-from titanflow.run.results import EvaluateResult
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import EvaluateResult
 
 pytestmark = pytest.mark.slow
 

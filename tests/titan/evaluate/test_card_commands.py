@@ -21,8 +21,8 @@ from tiny_hub import talk_to
 from watching import PATIENCE
 
 from titanflow.publish.publish import publish
-from titanflow.run.contract import StageRun
-from titanflow.run.results import EvaluateResult, PublishResult, read_result
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import EvaluateResult, PublishResult, read_result
 
 pytestmark = pytest.mark.slow
 REPO = "local/tiny"

@@ -14,7 +14,7 @@ from tiny_evaluation import Trained, evaluation, give_rows, samples, write_train
 import titan.evaluate.evaluate
 from titan.evaluate.evaluate import evaluate_stage
 from titanflow.common.errors import DataError
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from titan.export.files import SpecialTokens, export_tokenizer, make_generation_
 from titanflow.architectures.base import tokenizer_digest
 from titanflow.common.digests import folder_digests
 from titanflow.common.errors import DataError
-from titanflow.run.contract import PreparedData, StageRun
-from titanflow.run.training import read_training
+from titanflow.runs.contract import PreparedData, StageRun
+from titanflow.runs.training import read_training
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}<|im_end|>{% endfor %}"
 

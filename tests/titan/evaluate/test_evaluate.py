@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from titan.evaluate.evaluate import main
 from titan.evaluate.log_scores import log_to_wandb
 from titanflow.common.digests import folder_digests
-from titanflow.run.contract import StageRun
-from titanflow.run.errors import StageError
-from titanflow.run.results import EvaluateResult, WandbRecord, read_result
+from titanflow.runs.contract import StageRun
+from titanflow.runs.errors import StageError
+from titanflow.runs.results import EvaluateResult, WandbRecord, read_result
 
 
 @pytest.fixture(scope="module")

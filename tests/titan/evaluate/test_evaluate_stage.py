@@ -15,8 +15,8 @@ import titan.evaluate.evaluate
 from titan.evaluate.evaluate import evaluate_stage, main
 from titan.evaluate.lm.lm import SharedLM
 from titanflow.common.errors import ConfigError, StageFailed
-from titanflow.run.contract import StageRun
-from titanflow.run.errors import StageError
+from titanflow.runs.contract import StageRun
+from titanflow.runs.errors import StageError
 
 pytestmark = pytest.mark.slow
 

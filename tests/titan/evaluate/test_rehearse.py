@@ -13,9 +13,9 @@ from tiny_evaluation import give_rows
 from tiny_exports import write_byte_tokenizer
 
 from titan.evaluate.rehearse import main
-from titanflow.plan.evaluation.rehearsal import Rehearsal
-from titanflow.run.contract import RESULT_FILE, PreparedData, StageRun
-from titanflow.run.errors import ERROR_FILE
+from titanflow.planning.evaluation.rehearsal import Rehearsal
+from titanflow.runs.contract import RESULT_FILE, PreparedData, StageRun
+from titanflow.runs.errors import ERROR_FILE
 
 Tried = Callable[..., tuple[int, str]]
 

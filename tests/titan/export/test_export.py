@@ -26,7 +26,7 @@ from titan.export.export import export_checkpoint, export_model, main
 from titan.export.parity import ParityError
 from titanflow.common.digests import folder_digests
 from titanflow.common.errors import ConfigError, DataError
-from titanflow.run.contract import PreparedData, StageRun
+from titanflow.runs.contract import PreparedData, StageRun
 
 CHATS = [{"role": "user", "content": "Is it a class?"}]
 

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from titan.models.llama4.adapter import Llama4TextStateDictAdapter
 from titan.patches.llama4_adapter import PATCH
-from titanflow.run.results import read_result
+from titanflow.runs.results import read_result
 
 pytestmark = pytest.mark.slow
 

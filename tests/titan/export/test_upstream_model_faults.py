@@ -33,7 +33,7 @@ from titan.train.job_config import apply_stage_defaults, build_job_config
 from titan.train.trainer import Trainer
 from titan.weights.saver import CheckpointSaver
 from titanflow.common.errors import ConfigError
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 apply_patches(["experts_on_cpu"])
 

@@ -19,7 +19,7 @@ from titan.inference.verify import check_model, check_tag, main
 from titan.weights.hf_folder import load_folder
 from titanflow.common.digests import folder_digests
 from titanflow.publish.integrity import seal
-from titanflow.run.results import Greedy
+from titanflow.runs.results import Greedy
 
 PROMPT = [72, 101, 108, 108, 111]
 

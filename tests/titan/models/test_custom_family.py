@@ -5,8 +5,8 @@ import textwrap
 import pytest
 from tiny_stages import VOCAB, records
 
-from titanflow.run.contract import PreparedData, StageRun
-from titanflow.run.results import read_result
+from titanflow.runs.contract import PreparedData, StageRun
+from titanflow.runs.results import read_result
 
 pytestmark = pytest.mark.slow
 

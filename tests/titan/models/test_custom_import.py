@@ -7,7 +7,7 @@ import pytest
 
 from titan.models.custom_family import import_custom
 from titanflow.common.errors import ConfigError
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 SPEC = """
 import dataclasses

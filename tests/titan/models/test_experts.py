@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 from titan.models.experts import keep_biases, mixtures, uncounted
 from titan.patches import apply_patches
 from titan.weights.stage_model import load_quietly
-from titanflow.run.checkpoints import stored_model
-from titanflow.run.contract import StageRun
-from titanflow.run.results import TrainResult, read_result
+from titanflow.runs.checkpoints import stored_model
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import TrainResult, read_result
 
 pytestmark = pytest.mark.slow
 

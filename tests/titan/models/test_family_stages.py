@@ -4,9 +4,9 @@ import pytest
 from tiny_stages import VOCAB, records
 
 from titanflow.architectures.families.registry import OWN_FAMILIES, PARAMETER_GROUPS
-from titanflow.run.checkpoints import stored_model
-from titanflow.run.contract import PreparedData
-from titanflow.run.results import read_result
+from titanflow.runs.checkpoints import stored_model
+from titanflow.runs.contract import PreparedData
+from titanflow.runs.results import read_result
 
 pytestmark = pytest.mark.slow
 

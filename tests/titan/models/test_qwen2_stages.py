@@ -5,8 +5,8 @@ from tiny_hugging_face import write_hugging_face
 from tiny_stages import VOCAB, records, write_chat_rows
 
 from titan.models.documents import DOCUMENT_ATTENTION
-from titanflow.run.contract import PreparedData
-from titanflow.run.results import read_result
+from titanflow.runs.contract import PreparedData
+from titanflow.runs.results import read_result
 
 pytestmark = pytest.mark.slow
 

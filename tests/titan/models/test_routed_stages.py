@@ -9,7 +9,7 @@ from tiny_stages import SEQ_LEN, VOCAB, records, write_chat_rows
 
 from titan.models.documents import DOCUMENT_ATTENTION
 from titan.models.registry import train_spec
-from titanflow.run.contract import PreparedData
+from titanflow.runs.contract import PreparedData
 
 pytestmark = pytest.mark.slow
 

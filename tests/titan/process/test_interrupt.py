@@ -5,7 +5,7 @@ import textwrap
 
 from watching import PATIENCE
 
-from titanflow.run.contract import INTERRUPTED_EXIT
+from titanflow.runs.contract import INTERRUPTED_EXIT
 
 
 def start(code):
@@ -100,7 +100,7 @@ def test_other_signals_are_none_of_its_business():
 RANK = """
 import sys
 from titan.process.interrupt import Interruption
-from titanflow.run.torchrun import end_with_torchrun
+from titanflow.runs.torchrun import end_with_torchrun
 Interruption().listen()
 end_with_torchrun()
 print("trains", flush=True)

@@ -7,8 +7,8 @@ import pytest
 from watching import STAYS, wait_for
 
 from titan.process.own_job import end_with_job, is_given_away
-from titanflow.run.contract import INTERRUPTED_EXIT, JOB_FILE
-from titanflow.run.torchrun import JOB
+from titanflow.runs.contract import INTERRUPTED_EXIT, JOB_FILE
+from titanflow.runs.torchrun import JOB
 
 STAGE = f"""
 import sys, time

@@ -4,7 +4,7 @@ from torchtitan.config import JobConfig
 from titan.tracking.loggers import ForgivingLoggers, stage_loggers
 from titan.tracking.tensorboard_logger import TensorBoardLogger
 from titan.tracking.wandb_logger import WandbLogger
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 
 class Counter:

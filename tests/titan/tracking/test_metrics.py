@@ -13,7 +13,7 @@ from titan.tracking.loggers import ForgivingLoggers
 from titan.tracking.measures import system
 from titan.tracking.metrics import StageMetrics, perplexity
 from titanflow.common.errors import StageFailed
-from titanflow.run.torchrun import metrics_rank
+from titanflow.runs.torchrun import metrics_rank
 
 
 @pytest.fixture

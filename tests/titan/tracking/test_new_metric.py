@@ -16,8 +16,8 @@ from titan.tracking.measures.registry import MEASURES
 from titan.tracking.wandb_files import history, recordings
 from titanflow.evals.asked_tasks import asked_by
 from titanflow.evals.task_checks import task_problems
-from titanflow.run.results import EvaluateResult, read_result
-from titanflow.run.wandb_record import read_wandb_record
+from titanflow.runs.results import EvaluateResult, read_result
+from titanflow.runs.wandb_record import read_wandb_record
 
 MEASURE = '''"""How large the weights are."""
 

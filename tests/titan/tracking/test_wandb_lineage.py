@@ -5,7 +5,7 @@ from finished_stage import evaluate_result, finish_training
 
 from titan.tracking.wandb_lineage import evaluated_artifacts, model_artifact, used_artifacts
 from titanflow.common.digests import digest
-from titanflow.run.contract import PreparedData, StageRun
+from titanflow.runs.contract import PreparedData, StageRun
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from tiny_stages import STEPS
 from titan.tracking.metric_names import AXIS
 from titan.tracking.wandb_files import history, messages, packed, parsed, recordings
 from titan.tracking.wandb_logger import WandbLogger
-from titanflow.run.contract import StageRun
-from titanflow.run.results import read_result
-from titanflow.run.wandb_record import read_wandb_record
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import read_result
+from titanflow.runs.wandb_record import read_wandb_record
 
 EVERY_STEP = {
     "tokens",

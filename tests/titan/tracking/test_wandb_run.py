@@ -12,9 +12,9 @@ from titan.tracking import wandb_logger
 from titan.tracking.wandb_logger import WandbLogger
 from titan.tracking.wandb_run import link_artifacts, open_run, record_model, run_config
 from titanflow.common.errors import StageFailed
-from titanflow.run.contract import StageRun
-from titanflow.run.results import ArtifactRecord, WandbRecord
-from titanflow.run.wandb_record import WANDB_FILE
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import ArtifactRecord, WandbRecord
+from titanflow.runs.wandb_record import WANDB_FILE
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ import sys
 from pathlib import Path
 import wandb
 from titan.tracking.wandb_run import end_run, open_run
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 opened, record = open_run(StageRun(stage="sft", experiment="x", run="y", folder=Path(sys.argv[1])))
 opened.log({"train/loss": 1.0}, step=1)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from titan.train.batch_record import BatchRecord, batch_digest
-from titanflow.run.metrics import RECORD_BATCHES, read_metrics
+from titanflow.runs.metrics import RECORD_BATCHES, read_metrics
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from tiny_hub import talk_to
 from tiny_stages import Workbench
 
 from titanflow.data.prepare import prepare
-from titanflow.plan.begin import begin_stage
-from titanflow.plan.plan import make_plan
-from titanflow.run.contract import StageRun
-from titanflow.run.results import TrainResult, read_result
+from titanflow.planning.begin import begin_stage
+from titanflow.planning.plan import make_plan
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import TrainResult, read_result
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from titan.train.inheritance import check_inheritance, inherited_args
 from titanflow.architectures.base import BaseArchitecture, tokenizer_digest
 from titanflow.common.errors import ConfigError
 from titanflow.data.tokenizer.tokenizer import add_special_tokens
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 ARGS = {
     "dim": 64,

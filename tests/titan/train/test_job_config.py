@@ -4,8 +4,8 @@ from titan.train.inheritance import BaseArchitecture
 from titan.train.job_config import JobConfig, apply_stage_defaults, build_job_config, share_global_batch
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys.training import Data
-from titanflow.run.contract import StageRun
-from titanflow.run.manifest import checkpoint_digest
+from titanflow.runs.contract import StageRun
+from titanflow.runs.manifest import checkpoint_digest
 
 DOCUMENTS = "document_attention"
 

@@ -4,7 +4,7 @@ import pytest
 from tiny_stages import records
 
 from titanflow.data.local_copy import COPY_FILE
-from titanflow.run.errors import StageError
+from titanflow.runs.errors import StageError
 
 pytestmark = pytest.mark.slow
 

@@ -4,8 +4,8 @@ import pytest
 from tiny_stages import MODEL, SEQ_LEN, records, write_chat_rows
 
 from titan.models.documents import DOCUMENT_ATTENTION
-from titanflow.run.contract import PreparedData
-from titanflow.run.errors import StageError
+from titanflow.runs.contract import PreparedData
+from titanflow.runs.errors import StageError
 
 pytestmark = pytest.mark.slow
 

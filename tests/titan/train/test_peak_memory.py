@@ -10,9 +10,9 @@ from titan.train.job_config import build_job_config
 from titanflow.architectures.torchtitan import load_snapshot
 from titanflow.architectures.weights import model_weights
 from titanflow.config.keys.training import Lora
-from titanflow.plan.forecast.flops import count
-from titanflow.plan.forecast.memory import memory
-from titanflow.run.contract import StageRun
+from titanflow.planning.forecast.flops import count
+from titanflow.planning.forecast.memory import memory
+from titanflow.runs.contract import StageRun
 
 OVERRIDES = {"n_layers": 2, "dim": 512, "n_heads": 8, "vocab_size": 16384, "multiple_of": 64}
 MIB = 1 << 20

@@ -16,7 +16,7 @@ from titanflow.architectures.huggingface import hugging_face
 from titanflow.common.errors import ConfigError, DataError
 from titanflow.data.mixture import open_rows
 from titanflow.data.prepared import PreparedRows, Row
-from titanflow.run.contract import PreparedData, StageRun
+from titanflow.runs.contract import PreparedData, StageRun
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from titan.train.train import remove_stale
-from titanflow.run.errors import ERROR_FILE, StageError, record_failure
+from titanflow.runs.errors import ERROR_FILE, StageError, record_failure
 
 
 @pytest.fixture

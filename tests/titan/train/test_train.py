@@ -23,10 +23,10 @@ from tiny_stages import (
 )
 from torch.distributed.checkpoint import FileSystemReader
 
-from titanflow.run.contract import INTERRUPTED_EXIT, METRICS_FILE, PreparedData
-from titanflow.run.errors import StageError
-from titanflow.run.metrics import BATCHES_FILE, RECORD_BATCHES, read_metrics
-from titanflow.run.results import read_result
+from titanflow.runs.contract import INTERRUPTED_EXIT, METRICS_FILE, PreparedData
+from titanflow.runs.errors import StageError
+from titanflow.runs.metrics import BATCHES_FILE, RECORD_BATCHES, read_metrics
+from titanflow.runs.results import read_result
 
 pytestmark = pytest.mark.slow
 

@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM
 from titan.export.export import export_checkpoint
 from titan.models.registry import train_spec
 from titanflow.data.prepared import PreparedRows
-from titanflow.run.checkpoints import read_contents, stored_model
-from titanflow.run.contract import PreparedData
-from titanflow.run.results import read_result
+from titanflow.runs.checkpoints import read_contents, stored_model
+from titanflow.runs.contract import PreparedData
+from titanflow.runs.results import read_result
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from titan.train.train_spec import (
 )
 from titanflow.common.errors import ConfigError
 from titanflow.data.order import permutation
-from titanflow.run.contract import PreparedData, StageRun
+from titanflow.runs.contract import PreparedData, StageRun
 
 CONFIG = {"model": {"name": "llama3", "flavor": "debugmodel"}, "training": {"seq_len": SEQ_LEN, "local_batch_size": 2}}
 

@@ -18,7 +18,7 @@ from titan.train.data_parallel import StageLoss
 from titan.train.trainer import NothingToTrain, Trainer
 from titanflow.data.order import Shuffled
 from titanflow.data.prepared import PreparedRows
-from titanflow.run.contract import PreparedData
+from titanflow.runs.contract import PreparedData
 
 pytestmark = pytest.mark.slow
 

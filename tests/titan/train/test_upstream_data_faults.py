@@ -30,7 +30,7 @@ from titanflow.data.files.tokenise_text import write_text
 from titanflow.data.parts.work import Work
 from titanflow.data.prepared import IGNORE_INDEX, PreparedRows, Row
 from titanflow.data.tokenizer.tokenizer import load_tokenizer
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 BEGIN = "<|im_start|>"
 END = 0

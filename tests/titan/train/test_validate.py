@@ -20,7 +20,7 @@ from titan.models.registry import model_args_from, train_spec
 from titan.train.validate import StageValidator
 from titan.weights.native import load_native
 from titanflow.data.prepared import PreparedRows
-from titanflow.run.results import read_result
+from titanflow.runs.results import read_result
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from titan.weights.checkpoint import (
     sound_resume_point,
 )
 from titanflow.common.errors import ConfigError
-from titanflow.run.checkpoints import complete_folders, invalidate, read_contents, stored_model
+from titanflow.runs.checkpoints import complete_folders, invalidate, read_contents, stored_model
 
 WEIGHTS = {"layers.0.w": torch.arange(6.0).reshape(2, 3), "norm": torch.ones(3)}
 

@@ -17,7 +17,7 @@ from titanflow.architectures.families.registry import ARCHITECTURES
 from titanflow.architectures.outside_base import read_base
 from titanflow.common.errors import ConfigError
 from titanflow.data.tokenizer.tokenizer import add_special_tokens
-from titanflow.run.results import read_result
+from titanflow.runs.results import read_result
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,8 @@ from titan.models.registry import model_args_from, train_spec
 from titan.weights.hf_folder import check_hf_weights
 from titanflow.architectures.outside_base import read_base
 from titanflow.common.errors import ConfigError
-from titanflow.run.contract import PreparedData
-from titanflow.run.results import read_result
+from titanflow.runs.contract import PreparedData
+from titanflow.runs.results import read_result
 
 CASES = {
     "llama": ("LlamaForCausalLM", {}),

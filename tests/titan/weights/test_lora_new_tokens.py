@@ -22,7 +22,7 @@ from titan.weights.adapters import load_weights
 from titan.weights.native import load_native
 from titan.weights.stage_model import named_weights, read_model
 from titanflow.data.tokenizer.tokenizer import add_special_tokens
-from titanflow.run.results import read_result
+from titanflow.runs.results import read_result
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:torch.distributed is")]
 

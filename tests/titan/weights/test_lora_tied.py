@@ -8,8 +8,8 @@ from tiny_hugging_face import write_hugging_face
 from tiny_stages import SEQ_LEN, records
 from transformers import AutoModelForCausalLM
 
-from titanflow.run.contract import PreparedData
-from titanflow.run.results import read_result
+from titanflow.runs.contract import PreparedData
+from titanflow.runs.results import read_result
 
 pytestmark = pytest.mark.slow
 

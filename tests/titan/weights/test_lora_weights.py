@@ -11,8 +11,8 @@ from titan.weights.native import load_native
 from titan.weights.stage_model import Adapter, Weights, named_weights
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys.training import Lora
-from titanflow.run.contract import StageRun
-from titanflow.run.manifest import checkpoint_digest
+from titanflow.runs.contract import StageRun
+from titanflow.runs.manifest import checkpoint_digest
 
 FIRST = {"rank": 2, "alpha": 3.0, "modules_to_save": ["norm"]}
 SECOND = {"rank": 4, "alpha": 8.0, "rslora": True, "target_modules": ["wq", "w1"]}
@@ -38,7 +38,7 @@ def by_hand(weight, state, name, factor):
 
 def stored(folder):
     from titan.weights.stage_model import load_quietly
-    from titanflow.run.checkpoints import stored_model
+    from titanflow.runs.checkpoints import stored_model
 
     state = {key: torch.empty(size) for key, size in stored_model(step(folder)).items()}
     load_quietly(state, step(folder))

@@ -11,7 +11,7 @@ from tiny_exports import SIZES, model_at, save_checkpoint, sensitised, tiny_args
 from titan.models.registry import model_args_from
 from titan.weights.native import load_native
 from titanflow.common.errors import ConfigError, DataError
-from titanflow.run.checkpoints import newest_checkpoint
+from titanflow.runs.checkpoints import newest_checkpoint
 
 
 def test_a_full_checkpoints_model_is_loaded_to_the_bit(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from tiny_exports import POSITIONS, SIZES, VOCAB
 
 from titan.weights.stage_model import read_model, stage_model
 from titanflow.common.errors import DataError
-from titanflow.run.contract import StageRun
-from titanflow.run.training import Training, read_training
+from titanflow.runs.contract import StageRun
+from titanflow.runs.training import Training, read_training
 
 
 def test_a_fine_tuned_stage_has_its_bases_architecture_and_positions(

@@ -13,7 +13,7 @@ from titan.models.registry import train_spec
 from titan.weights.dense_to_routed import load_dense
 from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.common.errors import ConfigError
-from titanflow.run.results import read_result
+from titanflow.runs.results import read_result
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ from finished_stage import SEQ_LEN, write_outside_base
 from titanflow.architectures.base import BaseArchitecture, is_mutable
 from titanflow.architectures.outside_base import read_base
 from titanflow.common.errors import ConfigError
-from titanflow.run.contract import StageRun
-from titanflow.run.results import PublishResult, write_result
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import PublishResult, write_result
 
 
 def test_a_finished_base_is_read_from_its_folder(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from titanflow.architectures.families.registry import OWN_FAMILIES
 from titanflow.architectures.torchtitan import load_snapshot
 from titanflow.architectures.weights import linear_layers, model_weights
 from titanflow.config.keys.training import Lora
-from titanflow.plan.forecast.device import PEAK_FLOPS, DeviceSpec
-from titanflow.plan.forecast.flops import count
+from titanflow.planning.forecast.device import PEAK_FLOPS, DeviceSpec
+from titanflow.planning.forecast.flops import count
 
 FLAVORS = [(family, flavor) for family, known in load_snapshot()["models"].items() for flavor in known["flavors"]]
 SEQ_LEN = 1024

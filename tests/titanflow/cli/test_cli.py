@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from titanflow import __version__
 from titanflow.cli.main import app
-from titanflow.plan import launch_checks
+from titanflow.planning import launch_checks
 
 runner = CliRunner()
 

@@ -11,7 +11,7 @@ from chat_samples import add_special_tokens
 from titanflow.config.files.chat_template import template_text
 from titanflow.data import fingerprints
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, load_tokenizer, train_tokenizer
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.\nIt was user and assistant of nobody.\n",

@@ -21,8 +21,8 @@ from titanflow.data import prepare as stage
 from titanflow.data.dataset_info import read_info
 from titanflow.data.prepared import PreparedRows
 from titanflow.data.tokenizer.tokenizer import load_tokenizer
-from titanflow.run.contract import StageRun
-from titanflow.run.results import read_result
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import read_result
 
 TEXT = "def read(path):\n    with open(path) as file:\n        return file.read()\n" * 20
 USER = {"role": "user", "content": "Hi"}

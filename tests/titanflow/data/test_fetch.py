@@ -10,7 +10,7 @@ import pytest
 
 from titanflow.data import fetch
 from titanflow.data.prepare_plan import PreparePlan
-from titanflow.run.contract import DATASET_FILE, StageRun
+from titanflow.runs.contract import DATASET_FILE, StageRun
 
 
 @pytest.fixture

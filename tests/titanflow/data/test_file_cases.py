@@ -22,7 +22,7 @@ from titanflow.data.files.file_rows import rows_of, texts_of
 from titanflow.data.files.sources import Source
 from titanflow.data.files.text_source import load_text
 from titanflow.data.parts.work import Work
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 TEXT = "def read(path):\n    with open(path) as file:\n        return file.read()\n" * 20
 

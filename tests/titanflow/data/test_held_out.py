@@ -17,7 +17,7 @@ from titanflow.data.dataset_info import read_info
 from titanflow.data.held_out.row_hash import text_hash
 from titanflow.data.mixture import open_rows
 from titanflow.data.tokenizer.tokenizer import load_tokenizer
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 TEXTS = [f"The number {number} is one that comes after {number - 1}.\n" for number in range(120)]
 HELD_OUT = {"dev": 10, "test": 0.2}

@@ -11,7 +11,7 @@ from titanflow.common.errors import DataError
 from titanflow.common.staging import staged_folder
 from titanflow.data.dataset_info import DatasetInfo, is_complete
 from titanflow.data.prepared import IGNORE_INDEX, PreparedRows, token_dtype, write_rows
-from titanflow.run.contract import DATASET_FILE
+from titanflow.runs.contract import DATASET_FILE
 
 
 def make(

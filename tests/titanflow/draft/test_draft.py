@@ -18,8 +18,8 @@ from titanflow.draft.fitting import fitting
 from titanflow.draft.recipe import base_rate, learning_rate, pretrain_steps, size_for
 from titanflow.draft.sizes import LARGEST, llama, parameters_of, parse_size
 from titanflow.draft.tokens import smaller, vocabulary
-from titanflow.plan.forecast.device import DeviceSpec
-from titanflow.plan.plan import make_plan
+from titanflow.planning.forecast.device import DeviceSpec
+from titanflow.planning.plan import make_plan
 
 GIB = 1 << 30
 CPU = DeviceSpec("cpu", "a CPU × 2", 16 * GIB, 2)

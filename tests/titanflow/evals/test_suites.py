@@ -10,7 +10,7 @@ from titanflow.config.overrides import parse_settings
 from titanflow.evals.asked_tasks import asked_by
 from titanflow.evals.suites import FOLDER, suites
 from titanflow.evals.task_checks import needs_network
-from titanflow.plan.plan import make_plan
+from titanflow.planning.plan import make_plan
 
 V1 = {
     "arc_challenge": 25,

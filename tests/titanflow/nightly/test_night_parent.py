@@ -7,10 +7,10 @@ from tiny_experiment import write_tiny_experiment
 from titanflow.common.errors import ConfigError
 from titanflow.nightly.night import Night
 from titanflow.nightly.planning import as_parent
-from titanflow.plan.begin import record_start
-from titanflow.plan.plan import make_plan
-from titanflow.plan.stage_plan import Plan
-from titanflow.run.manifest import Manifest
+from titanflow.planning.begin import record_start
+from titanflow.planning.plan import make_plan
+from titanflow.planning.stage_plan import Plan
+from titanflow.runs.manifest import Manifest
 
 TONIGHT = ["nightly.date=2026-11-05"]
 

@@ -9,8 +9,8 @@ from titanflow.cli.main import app
 from titanflow.common.errors import DataError
 from titanflow.common.file_lock import held
 from titanflow.nightly.table import COLUMNS, NightRow, markdown_table, read_nights
-from titanflow.run.errors import StageError, write_error
-from titanflow.run.manifest import Manifest, StageRecord
+from titanflow.runs.errors import StageError, write_error
+from titanflow.runs.manifest import Manifest, StageRecord
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from night_runs import publish, train, write_night
 
 from titanflow.common.file_lock import held
 from titanflow.nightly.retention import remove_old, to_remove
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 
 @pytest.fixture

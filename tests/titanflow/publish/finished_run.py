@@ -15,8 +15,8 @@ from titanflow.architectures.remote_code import own_code
 from titanflow.common.digests import folder_digests
 from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.publish.lineage import EvaluatedStage
-from titanflow.run.contract import StageRun
-from titanflow.run.results import EvaluateResult, TrainResult, write_result
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import EvaluateResult, TrainResult, write_result
 
 REPO = "local/stdlib-sft"
 FILES = {

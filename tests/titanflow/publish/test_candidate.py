@@ -9,7 +9,7 @@ from titanflow.config.keys.after_training import Gate, Publish
 from titanflow.publish.gate.published import Published
 from titanflow.publish.lineage import Lineage
 from titanflow.publish.publish import Candidate, PublishedMeanwhileError, unless_replaced
-from titanflow.run.results import EvaluateResult, GateDecision
+from titanflow.runs.results import EvaluateResult, GateDecision
 
 SCORES = {"sft": {"kind": {"acc": 0.7}}}
 EVALUATION = evaluate_result(scores=SCORES, higher_is_better={"kind": {"acc": True}})

@@ -8,7 +8,7 @@ from titanflow.config.keys.after_training import Publish
 from titanflow.publish.bundle import from_export
 from titanflow.publish.card.card import model_card
 from titanflow.publish.lineage import read_lineage
-from titanflow.run.results import InheritanceRow
+from titanflow.runs.results import InheritanceRow
 
 WEIGHTS = InheritanceRow(key="weights", how="inherited", base="their-model", here="their-model", origin="their-model")
 

@@ -11,8 +11,8 @@ import pytest
 from finished_run import REPO, FinishedRun
 from local_hub import LocalHub
 
-from titanflow.run.contract import StageRun
-from titanflow.run.results import PublishResult, read_result
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import PublishResult, read_result
 
 ROOT = Path(__file__).parents[3]
 INSTALLED = int(huggingface_hub.__version__.split(".")[0])

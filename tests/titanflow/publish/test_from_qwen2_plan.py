@@ -10,8 +10,8 @@ from qwen2_repository import REPO, upload, write_tokenizer
 from tiny_experiment import ROOT
 
 from titanflow.common.errors import ConfigError
-from titanflow.plan.plan import make_plan
-from titanflow.plan.stage_plan import Plan
+from titanflow.planning.plan import make_plan
+from titanflow.planning.stage_plan import Plan
 
 EXPERIMENT = "from_qwen2"
 DENSE = "pretrain.model=qwen2_0.5B.yaml"

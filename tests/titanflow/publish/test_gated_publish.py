@@ -13,8 +13,8 @@ from local_hub import LocalHub
 from titanflow.common.digests import folder_digests
 from titanflow.common.errors import ConfigError, DataError
 from titanflow.publish.publish import main, publish
-from titanflow.run.contract import StageRun
-from titanflow.run.results import PublishResult
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import PublishResult
 
 pytestmark = pytest.mark.slow
 

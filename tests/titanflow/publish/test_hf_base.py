@@ -11,7 +11,7 @@ from titanflow.architectures.huggingface import download_model, download_plan, d
 from titanflow.architectures.outside_base import outside_base, read_base
 from titanflow.common.errors import ConfigError
 from titanflow.data.prepare import prepare
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],

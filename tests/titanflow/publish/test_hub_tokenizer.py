@@ -10,8 +10,8 @@ from local_hub import LocalHub
 
 from titanflow.common.errors import ConfigError
 from titanflow.data.prepare import prepare
-from titanflow.plan.plan import make_plan
-from titanflow.plan.stage_plan import Plan, StagePlan
+from titanflow.planning.plan import make_plan
+from titanflow.planning.stage_plan import Plan, StagePlan
 
 KEYS = ("model.hf_assets_path", "tokenizer.path")
 REVISIONS = {"model.hf_assets_path": "model.hf_assets_revision", "tokenizer.path": "tokenizer.revision"}

@@ -12,11 +12,11 @@ from local_hub import LocalHub
 
 from titanflow.common.errors import ConfigError
 from titanflow.data.prepare import prepare
-from titanflow.plan.begin import begin_stage, record_start
-from titanflow.plan.plan import make_plan
-from titanflow.plan.stage_plan import Plan, StagePlan
-from titanflow.run.manifest import Manifest
-from titanflow.run.results import write_result
+from titanflow.planning.begin import begin_stage, record_start
+from titanflow.planning.plan import make_plan
+from titanflow.planning.stage_plan import Plan, StagePlan
+from titanflow.runs.manifest import Manifest
+from titanflow.runs.results import write_result
 
 IN_HF = ("pretrain.checkpoint.initial_load_in_hf=true",)
 BY_PATH = (*IN_HF, f"pretrain.checkpoint.initial_load_path={REPO}")

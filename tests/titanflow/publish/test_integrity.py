@@ -9,7 +9,7 @@ from local_hub import LocalHub
 from titanflow.common.errors import DataError
 from titanflow.publish.integrity import SEAL, Check, check_folder, check_tree, read_sealed, seal
 from titanflow.publish.publish import publish
-from titanflow.run.results import write_result
+from titanflow.runs.results import write_result
 
 
 @pytest.fixture

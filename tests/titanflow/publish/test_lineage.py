@@ -12,9 +12,9 @@ from titanflow.nightly.night import Night, Parent
 from titanflow.publish.bundle import from_export
 from titanflow.publish.lineage import lineage_json, read_lineage
 from titanflow.publish.publish import Candidate, build_bundle
-from titanflow.run.changes import Change
-from titanflow.run.contract import StageRun
-from titanflow.run.manifest import Manifest, StageRecord
+from titanflow.runs.changes import Change
+from titanflow.runs.contract import StageRun
+from titanflow.runs.manifest import Manifest, StageRecord
 
 
 def record(finished: FinishedRun) -> dict[str, Any]:

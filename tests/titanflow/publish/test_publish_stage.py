@@ -14,7 +14,7 @@ from titanflow.common.errors import ConfigError, DataError, HubError, StageFaile
 from titanflow.publish import continuation
 from titanflow.publish.publish import main, publish
 from titanflow.publish.settings import read_settings
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 
 def process(run: StageRun, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -12,8 +12,8 @@ from finished_stage import evaluate_result, finish_training
 from titanflow.data.dataset_info import DatasetInfo
 from titanflow.data.prepared import write_rows
 from titanflow.data.tokenizer.tokenizer import load_tokenizer, train_tokenizer
-from titanflow.run.contract import StageRun
-from titanflow.run.results import (
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import (
     Comparison,
     EvaluateResult,
     GateDecision,

@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from titanflow.cli.main import app
 from titanflow.common.errors import DataError
-from titanflow.plan.forecast.device import cpu
+from titanflow.planning.forecast.device import cpu
 from titanflow.report.benchmark_row import COLUMNS, benchmark_row, markdown_table
-from titanflow.run.contract import METRICS_FILE
-from titanflow.run.results import TrainResult, read_result, write_result
+from titanflow.runs.contract import METRICS_FILE
+from titanflow.runs.results import TrainResult, read_result, write_result
 
 
 @pytest.fixture

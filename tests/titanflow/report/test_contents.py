@@ -4,7 +4,7 @@ from pathlib import Path
 from reported_run import publication
 
 from titanflow.report.contents import read_contents
-from titanflow.run.results import write_result
+from titanflow.runs.results import write_result
 
 
 def test_a_stage_s_time_is_that_between_its_start_and_its_end(run_folder: Path) -> None:

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from titanflow.report.reconcile import headline, reconcile, table_rows
-from titanflow.run.manifest import StageRecord
+from titanflow.runs.manifest import StageRecord
 
 FORECAST = {
     "seconds": 50.0,

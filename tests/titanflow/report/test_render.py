@@ -9,8 +9,8 @@ from reported_run import evaluation, publication, write_plan
 
 from titanflow.common.errors import ConfigError
 from titanflow.report.render import REPORT_FILE, breakable, render_report, write_report
-from titanflow.run.errors import StageError, write_error
-from titanflow.run.results import write_result
+from titanflow.runs.errors import StageError, write_error
+from titanflow.runs.results import write_result
 
 pytestmark = pytest.mark.slow
 

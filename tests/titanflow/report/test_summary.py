@@ -5,12 +5,12 @@ import pytest
 from finished_stage import evaluate_result
 from rich.console import Console
 
-from titanflow.plan.forecast.forecast import Forecast
-from titanflow.plan.stage_plan import Plan, StagePlan
+from titanflow.planning.forecast.forecast import Forecast
+from titanflow.planning.stage_plan import Plan, StagePlan
 from titanflow.report.summary import curve, losses, render_summary, shown_metrics
-from titanflow.run.contract import StageRun
-from titanflow.run.manifest import Manifest, StageRecord
-from titanflow.run.results import (
+from titanflow.runs.contract import StageRun
+from titanflow.runs.manifest import Manifest, StageRecord
+from titanflow.runs.results import (
     CutPrompts,
     EvaluateResult,
     GateDecision,

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from finished_stage import finish_training
 
-from titanflow.plan.stage_plan import Plan, StagePlan
+from titanflow.planning.stage_plan import Plan, StagePlan
 from titanflow.report.unused_rows import unused_rows
-from titanflow.run.contract import CUT, PreparedData, StageRun
-from titanflow.run.results import PrepareResult, TrainResult, read_result, write_result
+from titanflow.runs.contract import CUT, PreparedData, StageRun
+from titanflow.runs.results import PrepareResult, TrainResult, read_result, write_result
 
 
 def told(folder: Path, facts: dict[str, Any], stage: str = "sft", part: str = "train") -> list[tuple[str, str]]:

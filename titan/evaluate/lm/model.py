@@ -25,10 +25,10 @@ from titanflow.common.digests import folder_digests
 from titanflow.common.errors import ConfigError, Problem, StageFailed
 from titanflow.common.files import expanded
 from titanflow.config.keys.after_training import Evaluate
-from titanflow.plan.evaluation.lacking_template import HINT, lacking_template
-from titanflow.run.checkpoints import METADATA, newest_checkpoint
-from titanflow.run.contract import EXPORT_FOLDER, StageRun
-from titanflow.run.training import Training, read_training
+from titanflow.planning.evaluation.lacking_template import HINT, lacking_template
+from titanflow.runs.checkpoints import METADATA, newest_checkpoint
+from titanflow.runs.contract import EXPORT_FOLDER, StageRun
+from titanflow.runs.training import Training, read_training
 
 STAGE_OF = {"base": "pretrain", "sft": "sft"}
 """The names of this run's stages in ``models``; ``base`` may lie outside of the run."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from titanflow.common.errors import Problem
-from titanflow.run.checkpoints import TRAINING_STATE, exclusion_refusal
+from titanflow.runs.checkpoints import TRAINING_STATE, exclusion_refusal
 
 REFUSED = {
     "checkpoint.create_seed_checkpoint": "torchtitan would save the untrained model and end; a stage trains",

@@ -35,8 +35,8 @@ from titanflow.data.parts.work import Work
 from titanflow.data.prepared import token_dtype, too_short, write_rows
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, load_tokenizer
 from titanflow.data.tokenizer.turn_ends import TurnEndReader, TurnEnds
-from titanflow.run.contract import CUT
-from titanflow.run.errors import warn
+from titanflow.runs.contract import CUT
+from titanflow.runs.errors import warn
 
 if TYPE_CHECKING:
     from datasets import Dataset

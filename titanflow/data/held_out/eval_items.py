@@ -14,7 +14,7 @@ from titanflow.data.files.file_rows import rows_of, texts_of
 from titanflow.data.files.json_rows import JsonFault, parsed_json
 from titanflow.data.files.local_files import KEY, Ending, local_files
 from titanflow.data.stdlib import evals
-from titanflow.run.contract import DATASET_FILE
+from titanflow.runs.contract import DATASET_FILE
 
 ITEMS_FILE = "items.jsonl"
 """The file of held-out rows; a task's YAML names it: ``data_files: {test: "${data}/items.jsonl"}``."""

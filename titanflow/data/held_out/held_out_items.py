@@ -23,7 +23,7 @@ from titanflow.data.files.tokenise_text import BLANK
 from titanflow.data.held_out.eval_items import ITEMS_FILE
 from titanflow.data.held_out.row_hash import chat_hash, text_hash
 from titanflow.data.prepared import HASHES_FILE, PLACES_FILE
-from titanflow.run.contract import DATASET_FILE
+from titanflow.runs.contract import DATASET_FILE
 
 MESSAGES = "messages"
 """The column with a conversation's turns."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from titanflow.common.errors import DataError, Problem
 from titanflow.data.files.sources import SourceFile
 from titanflow.data.prepared import HASHES_FILE, PLACES_FILE
-from titanflow.run.contract import DATASET_FILE
+from titanflow.runs.contract import DATASET_FILE
 
 
 def check_overlap(trained: Mapping[str, Path], judged: Mapping[str, Path]) -> None:

@@ -14,8 +14,8 @@ from titanflow.common.errors import DataError
 from titanflow.data.dataset_info import read_info
 from titanflow.data.prepared import OFFSETS_FILE, TOKENS_FILE
 from titanflow.data.tokenizer.tokenizer import TOKENIZER_FILE, load_tokenizer
-from titanflow.run.contract import StageRun
-from titanflow.run.training import Training
+from titanflow.runs.contract import StageRun
+from titanflow.runs.training import Training
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

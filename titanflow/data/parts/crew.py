@@ -18,7 +18,7 @@ from pathlib import Path
 
 from titanflow.common.errors import StageFailed, StageLost
 from titanflow.data.parts.task import FAILED, Task, take_parts
-from titanflow.run.contract import RESULT_FILE
+from titanflow.runs.contract import RESULT_FILE
 
 POLL_SECONDS = 0.5
 """How often the folder is looked at: no file system tells what another machine wrote."""

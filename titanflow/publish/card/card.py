@@ -35,9 +35,9 @@ from titanflow.publish.card.tables import (
 from titanflow.publish.card.training_data import hub_datasets, training_data
 from titanflow.publish.lineage import Lineage
 from titanflow.publish.settings import tag_of
-from titanflow.run.contract import METRICS_FILE
-from titanflow.run.metrics import read_metrics
-from titanflow.run.results import counted
+from titanflow.runs.contract import METRICS_FILE
+from titanflow.runs.metrics import read_metrics
+from titanflow.runs.results import counted
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from titanflow.common.errors import Problem
 from titanflow.config.keys.after_training import Publish
 from titanflow.publish.card.markdown import BIDI
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 OTHER = "other"
 """The identifier of a licence that the Hub doesn't list and that has a name of its own."""

@@ -12,7 +12,7 @@ from titanflow.publish.card.score_table import MISSING, LastPublished, columns, 
 from titanflow.publish.card.training_data import TrainingData
 from titanflow.publish.gate.figures import outcome
 from titanflow.publish.lineage import EvaluatedStage, Lineage, TrainedStage, hyperparameters
-from titanflow.run.results import EvaluateResult, GateDecision
+from titanflow.runs.results import EvaluateResult, GateDecision
 
 LONGEST_ANSWER = 400
 """Characters of a sample answer that the card shows."""

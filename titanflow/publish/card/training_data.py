@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from titanflow.run.contract import CUT, DATASET_FILE, RESULT_FILE, StageRun, readable
+from titanflow.runs.contract import CUT, DATASET_FILE, RESULT_FILE, StageRun, readable
 
 PARTS = {"train": "trained on", "validation": "held out"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from titanflow.run.results import Comparison, GateDecision, Threshold
+from titanflow.runs.results import Comparison, GateDecision, Threshold
 
 
 def figures(decision: GateDecision) -> list[tuple[str, str]]:

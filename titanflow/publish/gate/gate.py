@@ -22,7 +22,7 @@ from titanflow.publish.gate.paired_bootstrap import Pairs, paired_interval
 from titanflow.publish.gate.published import Published
 from titanflow.publish.gate.samples import MetricSamples, Samples, TaskSamples, as_array
 from titanflow.publish.lineage import EvaluatedStage
-from titanflow.run.results import Comparison, GateDecision, Threshold, is_stderr
+from titanflow.runs.results import Comparison, GateDecision, Threshold, is_stderr
 
 ROUNDING = 1e-9
 """A bound has to clear the margin by this much, so that the rounding of equal sums decides nothing."""

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from titanflow.publish.bundle import LINEAGE, SAMPLES, Bundle, is_exported, same
 from titanflow.publish.gate.samples import Samples
-from titanflow.run.results import GateDecision
+from titanflow.runs.results import GateDecision
 
 if TYPE_CHECKING:
     from titanflow.publish.hub.repository import Repository

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from titanflow.publish.gate.paired_bootstrap import AGGREGATIONS
 from titanflow.publish.lineage import EvaluatedStage
-from titanflow.run.results import samples_file
+from titanflow.runs.results import samples_file
 
 KEY_DIGITS = 16
 """Hexadecimal digits of a sample's key: two of a million samples share one in a task of forty million."""

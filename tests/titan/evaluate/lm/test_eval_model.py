@@ -15,7 +15,7 @@ from titanflow.architectures.base import tokenizer_digest
 from titanflow.common.digests import folder_digests
 from titanflow.common.errors import ConfigError, DataError
 from titanflow.config.keys.after_training import Evaluate
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from titan.evaluate.lm.native_causal_lm import load_native_causal_lm
 from titan.evaluate.ranks import Ranks
 from titan.export.export import export_checkpoint
 from titanflow.common.errors import DataError
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 pytestmark = pytest.mark.slow
 

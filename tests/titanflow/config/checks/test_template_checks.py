@@ -8,7 +8,7 @@ import pytest
 
 from titanflow.common.errors import ConfigError
 from titanflow.data.prepare_plan import PreparePlan
-from titanflow.plan.plan import make_plan
+from titanflow.planning.plan import make_plan
 
 THINKS = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

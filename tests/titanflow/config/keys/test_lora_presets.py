@@ -4,9 +4,9 @@ import pytest
 
 from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.config.keys.lora_presets import ROUTED, TOKENS, expanded
-from titanflow.plan.forecast.flops import Counts
-from titanflow.plan.forecast.forecast import Forecast, model_forecast
-from titanflow.plan.forecast.table import forecast_cells
+from titanflow.planning.forecast.flops import Counts
+from titanflow.planning.forecast.forecast import Forecast, model_forecast
+from titanflow.planning.forecast.table import forecast_cells
 
 MODEL = "model: {{name: {family}, flavor: debugmodel, enable_weight_tying: {tied}}}"
 EXPERIMENT = """

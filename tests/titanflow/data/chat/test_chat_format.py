@@ -14,7 +14,7 @@ from titanflow.data import prepare as stage
 from titanflow.data.chat.layout import ChatFormat, Conversation, Unreadable
 from titanflow.data.prepared import PreparedRows
 from titanflow.data.tokenizer.tokenizer import load_tokenizer
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 ARGUMENTS = {"city": "Köln", "days": 2}

@@ -21,7 +21,7 @@ from titanflow.data.files.sources import Source, SourceFile
 from titanflow.data.parts.work import Work
 from titanflow.data.prepared import PreparedRows
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer
-from titanflow.run.contract import CUT
+from titanflow.runs.contract import CUT
 
 CHATS = [turns("Hi", "Hello there"), turns("Count", "one two three four five six seven"), turns("Q", "A", "B", "C")]
 

@@ -14,7 +14,7 @@ from titanflow.config.keys.training import Data
 from titanflow.data import prepare
 from titanflow.data.fingerprints import data_fingerprint, prepared_folder
 from titanflow.data.held_out.eval_items import check_items, item_names, named_files
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from titanflow.data.held_out import trained_text
 from titanflow.data.held_out.trained_text import TrainedOn
 from titanflow.data.prepared import write_rows
 from titanflow.data.tokenizer.tokenizer import load_tokenizer, train_tokenizer
-from titanflow.run.contract import PreparedData, StageRun
+from titanflow.runs.contract import PreparedData, StageRun
 
 TEXTS = ["def f(x):\n    return x\n", "Grüße — 東京.\n" * 20, "x = 1\n"]
 

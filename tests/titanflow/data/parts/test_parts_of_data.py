@@ -19,7 +19,7 @@ from titanflow.data.files.file_rows import has_row_a_line
 from titanflow.data.files.read_source import _Reading
 from titanflow.data.files.spans import spans
 from titanflow.data.parts import work
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 ROWS = 200
 TEXTS = [f"Number {n} — größer\u2028than\r before,\nwith «🙂» {'and more ' * (n % 7)}" for n in range(ROWS)]

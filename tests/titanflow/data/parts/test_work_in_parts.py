@@ -19,8 +19,8 @@ from titanflow.data import prepare as stage
 from titanflow.data.parts.crew import Crew, crew_folder, help_leader
 from titanflow.data.parts.task import Task
 from titanflow.data.parts.work import Work
-from titanflow.run.contract import RESULT_FILE, StageRun
-from titanflow.run.results import read_result
+from titanflow.runs.contract import RESULT_FILE, StageRun
+from titanflow.runs.results import read_result
 
 
 def note(number: int, path: Path, log: Path, ends: int = -1) -> dict[str, int]:

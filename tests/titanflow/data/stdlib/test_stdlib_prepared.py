@@ -8,8 +8,8 @@ from pathlib import Path
 
 from titanflow.data.prepared import PreparedRows
 from titanflow.data.tokenizer.tokenizer import load_tokenizer
-from titanflow.run.contract import StageRun
-from titanflow.run.results import read_result
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import read_result
 
 
 def test_the_default_experiments_data_end_to_end(prepare_run: Callable[..., StageRun]) -> None:

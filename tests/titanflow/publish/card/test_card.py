@@ -13,8 +13,8 @@ from titanflow.publish.bundle import bytes_entry, from_export
 from titanflow.publish.card.card import card_files, model_card
 from titanflow.publish.lineage import read_lineage
 from titanflow.publish.publish import publish
-from titanflow.run.contract import StageRun
-from titanflow.run.results import GateDecision, Threshold
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import GateDecision, Threshold
 
 EVIL = '<script>alert("1")</script> | a `b` [c](http://evil.example)\nnext'
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from titanflow.publish.card.tables import export_check, gate_table, markdown_table, number_text
-from titanflow.run.results import Comparison, GateDecision, Threshold
+from titanflow.runs.results import Comparison, GateDecision, Threshold
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from huggingface_hub import parse_eval_result_entries
 from titanflow.publish.bundle import is_published
 from titanflow.publish.card.model_index import benchmark_files, eval_results
 from titanflow.publish.lineage import read_evaluated
-from titanflow.run.results import EvaluateResult
+from titanflow.runs.results import EvaluateResult
 
 GSM8K = {"exact_match,strict-match": 0.25, "exact_match_stderr,strict-match": 0.01, "exact_match,flexible-extract": 0.5}
 

@@ -5,7 +5,7 @@ import pytest
 from finished_stage import evaluate_result
 
 from titanflow.publish.card.score_table import LastPublished, columns, metrics, score, score_rows
-from titanflow.run.results import EvaluateResult
+from titanflow.runs.results import EvaluateResult
 
 
 def evaluated(**changes: Any) -> EvaluateResult:

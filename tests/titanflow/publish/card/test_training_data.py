@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.publish.card.training_data import TrainingData, hub_datasets, prepared_datasets, training_data
-from titanflow.run.contract import StageRun
+from titanflow.runs.contract import StageRun
 
 
 def data_of(run: Path, stage: str = "pretrain", **data: Path) -> list[TrainingData]:

@@ -15,7 +15,7 @@ from titanflow.publish.gate.gate import decide, listed, minor
 from titanflow.publish.gate.published import Published
 from titanflow.publish.gate.samples import MetricSamples, Samples, TaskSamples
 from titanflow.publish.lineage import EvaluatedStage
-from titanflow.run.results import GateDecision, Threshold
+from titanflow.runs.results import GateDecision, Threshold
 
 pytestmark = pytest.mark.slow
 

@@ -1,5 +1,5 @@
 from titanflow.publish.gate.figures import figures
-from titanflow.run.results import Comparison, GateDecision, Threshold
+from titanflow.runs.results import Comparison, GateDecision, Threshold
 
 
 def test_a_decision_in_figures() -> None:

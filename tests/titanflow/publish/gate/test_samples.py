@@ -7,7 +7,7 @@ import pytest
 from finished_run import evaluate_result, evaluated_stage, write_samples
 
 from titanflow.publish.gate.samples import Samples, read_samples, task_samples
-from titanflow.run.results import EvaluateResult
+from titanflow.runs.results import EvaluateResult
 
 SEEDS = {"fewshot": 1234}
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from titanflow.common.credentials import is_secret, redact
-from titanflow.run.torchrun import DEFAULTS, JOB
+from titanflow.runs.torchrun import DEFAULTS, JOB
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")

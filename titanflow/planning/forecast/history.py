@@ -1,0 +1,142 @@
+"""Finds how long the same work took before, in the manifests of a workspace's runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from titanflow.common.digests import digest
+from titanflow.runs.contract import METRICS_FILE, RESULT_FILE, TRAINED, StageRun
+from titanflow.runs.manifest import MANIFEST_FILE
+from titanflow.runs.metrics import parse_metrics
+
+if TYPE_CHECKING:
+    from titanflow.config.experiment import Experiment
+
+NEWEST = 30
+"""Only so many runs are read, the last that wrote their manifest: a plan has no time for a year of nights."""
+TAIL = 1 << 16
+"""Bytes that are read from the end of an unfinished stage's metrics."""
+TRAINING_KEYS = (
+    "seq_len", "local_batch_size", "global_batch_size", "dtype", "mixed_precision_param", "mixed_precision_reduce",
+    "enable_cpu_offload",
+)  # fmt: skip
+LAUNCHER_KEYS = ("nproc_per_node", "nnodes", "device", "omp_num_threads")
+SECTIONS = ("parallelism", "activation_checkpoint", "compile", "validation", "lora", "quantize")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a stage took: ``wall`` seconds in all (None if unfinished), of them ``around`` not for training steps."""
+
+    run: str
+    wall: float | None = None
+    around: float | None = None
+    seconds_per_step: float = 0.0
+    tokens_per_step: float = 0.0
+    tokens_per_second: float = 0.0
+
+
+def work_digest(run: StageRun, experiment: Experiment, device: str) -> str:
+    """A digest of all that a stage's speed depends on, the kind of device included; a training's steps don't count."""
+    if run.stage not in TRAINED:
+        work: Any = {name: _model(one.config, one.model_overrides) for name, one in experiment.modules.items()}
+        if run.stage == "prepare":
+            # Folders that exist take no time.
+            folders = [Path(dataset["folder"]) for dataset in run.config["datasets"]]
+            work = [run.stage, *(folder.name for folder in folders if not folder.is_dir())]
+        config = {key: value for key, value in run.config.items() if key != "workspace"}
+        return digest([run.stage, config, work, device])
+    config = run.config
+    parts = {name: config.get(name) for name in SECTIONS}
+    parts |= {"training": [config["training"].get(key) for key in TRAINING_KEYS]}
+    parts |= {"launcher": [config["launcher"].get(key) for key in LAUNCHER_KEYS]}
+    parts |= {"implementation": config["optimizer"].get("implementation")}
+    parts |= {"saves": [config["checkpoint"].get(key) for key in ("enable", "interval", "async_mode")]}
+    parts |= {"rows": [(config.get("data") or {}).get(key) for key in ("name", "kind", "packing")]}
+    return digest([run.stage, _model(config, run.model_overrides), parts, device])
+
+
+def _model(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> list[Any]:
+    model = config.get("model")
+    named = [model.get("name"), model.get("flavor")] if isinstance(model, Mapping) else [model]
+    return [*named, dict(overrides)]
+
+
+@dataclass(frozen=True)
+class History:
+    """The runs of a workspace."""
+
+    workspace: Path
+
+    @cached_property
+    def manifests(self) -> list[tuple[Path, dict[str, Any]]]:
+        paths = [(_modified(path), path) for path in self.workspace.glob(f"*/*/{MANIFEST_FILE}")]
+        newest = [path for _, path in sorted(paths, reverse=True)[:NEWEST]]
+        return [(path.parent, found) for path in newest if (found := _read(path))]
+
+    def of(self, run: StageRun, like: str) -> Measured | None:
+        """What the newest stage of the same digest took; this run's own, even unfinished, goes first."""
+        # The sort is stable: the other runs stay ordered from the newest.
+        ordered = sorted(self.manifests, key=lambda entry: entry[0] != run.folder.parent)
+        found = (self._measured(folder, run.stage, manifest, like) for folder, manifest in ordered)
+        return next(filter(None, found), None)
+
+    @staticmethod
+    def _measured(folder: Path, stage: str, manifest: dict[str, Any], like: str) -> Measured | None:
+        stages = manifest.get("stages")
+        record = stages.get(stage) if isinstance(stages, dict) else None
+        if not isinstance(record, dict) or (record.get("forecast") or {}).get("like") != like:
+            return None
+        name, wall = f"run {folder.name}", _wall(record)
+        if stage not in TRAINED:
+            return None if wall is None else Measured(name, wall)
+        result = _read(folder / stage / RESULT_FILE) if wall is not None else {}
+        last = {"step": result.get("step"), **result} if result else _last_record(folder / stage / METRICS_FILE)
+        steps, seconds = last.get("step") or 0, last.get("seconds") or 0.0
+        if not steps or not seconds:
+            return None
+        # A stage that was resumed began long before its last attempt.
+        around = wall - seconds if result and wall is not None and wall > seconds else None
+        tokens = last.get("tokens") or 0
+        return Measured(name, wall, around, seconds / steps, tokens / steps, last.get("tokens_per_second") or 0.0)
+
+
+def _wall(record: Mapping[str, Any]) -> float | None:
+    try:
+        started, finished = (datetime.fromisoformat(record[key]) for key in ("started", "finished"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (finished - started).total_seconds()
+
+
+def _last_record(path: Path) -> dict[str, Any]:
+    """The last training step of a stage's metrics; empty if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL))
+            text = file.read()
+    except OSError:
+        return {}
+    trained = [one for one in parse_metrics(text[: text.rfind(b"\n") + 1]) if isinstance(one, dict) and "tokens" in one]
+    return trained[-1] if trained else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(path.read_bytes())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

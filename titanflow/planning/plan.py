@@ -1,0 +1,211 @@
+"""Plans a run: each stage is RUN, RESUME, CACHED or STALE, told in about a second and without torch.
+
+A config or data that can't be used is refused before anything is written or a process is started.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.config.checks.device import device_problems
+from titanflow.config.checks.unusable_paths import named_by
+from titanflow.config.device import stage_device
+from titanflow.config.division import validation_note
+from titanflow.config.experiment import Experiment, load_experiment
+from titanflow.config.keys.experiment import name_problem
+from titanflow.config.overrides import Setting, parameter_settings, parse_settings
+from titanflow.nightly.night import Night
+from titanflow.nightly.planning import as_night
+from titanflow.planning.data_mistakes import check_streams
+from titanflow.planning.evaluation.models import BASE, check_models, check_publishable
+from titanflow.planning.evaluation.tasks import check_tasks
+from titanflow.planning.forecast.forecasts import add_forecasts
+from titanflow.planning.inputs import stage_inputs
+from titanflow.planning.launch import command, environment
+from titanflow.planning.launch_checks import check_launches
+from titanflow.planning.origin.initial_weights import check_beginnings, with_weights
+from titanflow.planning.preparation import Preparation
+from titanflow.planning.stage_plan import Plan, StagePlan
+from titanflow.planning.state import StageStates, parents
+from titanflow.publish.private import data_secrets
+from titanflow.publish.settings import read_settings
+from titanflow.runs.contract import STAGES, PreparedData, StageName, StageRun
+from titanflow.runs.manifest import Manifest
+
+DEFAULT_RUN = "main"
+
+
+def make_plan(
+    experiment: str,
+    configs: str | Path | None = None,
+    run: str | None = None,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    runs_here: bool = True,
+) -> Plan:
+    """Plans a run of an experiment, given by name or file.
+
+    ``overrides`` are ``dotted.key=value`` texts of a command line, or a mapping of a flow's parameters. A stage that
+    its device can't run or hold is refused. With ``runs_here`` False, if only this machine falls short, there is a
+    warning instead: the stage may run on another.
+
+    Raises:
+        ConfigError: the experiment can't be used; carries every mistake.
+        DataError: its data can't.
+    """
+    is_mapping = isinstance(overrides, Mapping)
+    overrides = overrides if is_mapping else list(overrides)
+    settings: list[Setting] = parameter_settings(overrides) if is_mapping else parse_settings(overrides)  # type: ignore[arg-type]
+    config = load_experiment(experiment, configs, settings)
+    config, night = as_night(config, run, lambda more: load_experiment(experiment, configs, [*more, *settings]))
+    name = check_run_name(run or (night.run if night else DEFAULT_RUN))
+    anew = functools.partial(make_plan, experiment, configs, run, overrides, runs_here)
+    with named_by(config):
+        return _plan(config, night, name, runs_here, anew)
+
+
+def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, anew: Callable[[], Plan]) -> Plan:
+    workspace = config.workspace.resolve()
+    check_workspace(workspace, config.origins.get("workspace", ""))
+    folder = workspace / config.exp_name / name
+    manifest = Manifest.open(folder)
+    preparation = Preparation.of(config, workspace, manifest)
+    states = StageStates(manifest, preparation, config.spec.on_stale)
+    stages: list[StagePlan] = []
+    # Prepare is planned last: a model of the Hub is fetched only for a stage that still loads it.
+    for stage in sorted(STAGES, key="prepare".__eq__):
+        if stage == "prepare":
+            preparation.bring_weights(config, {plan.stage for plan in stages if plan.state != "CACHED"})
+        stage_run = _stage_run(stage, config, name, folder, preparation)
+        if stage_run is None:
+            continue
+        made_of: dict[str, str] = {plan.stage: plan.run.fingerprint for plan in parents(stage_run, manifest, stages)}
+        before = manifest.stages.get(stage)
+        inputs = stage_inputs(stage_run, made_of, config, preparation, before.inputs if before else None)
+        if parent := night.parent if night is not None and stage == "pretrain" else None:
+            inputs.add("night.parent", parent.digest, "the night before")
+        stage_run.fingerprint = inputs.fingerprint
+        found = states.of(stage_run, inputs, stages)
+        # Later stages are made from the kept output, so use its fingerprint.
+        stage_run.fingerprint = found.made_from or stage_run.fingerprint
+        plan = StagePlan(stage, found.state, found.reason, stage_run, inputs=inputs, changes=found.changes)
+        if stage == "pretrain" and night is not None:
+            plan.continues = {f"{parent.run}/{stage}": parent.digest} if parent else {}
+            plan.reason += f"; {night.described}" if found.state == "RUN" else ""
+        if found.state == "RUN" and (note := validation_note(config.stage(stage))):
+            plan.reason += f"; {note}"
+        if plan.is_job and found.state != "CACHED":
+            plan.reason += f"; as a job of {stage_run.config['launcher']['kind']}, {nodes(stage_run.config)}"
+        if plan.pool and found.state != "CACHED":
+            plan.reason += f"; in pool {plan.pool}"
+        plan.command, plan.env, plan.kept = command(stage_run), environment(stage_run, config), found.kept
+        stages.append(plan)
+    stages.sort(key=lambda plan: STAGES.index(plan.stage))
+    at_work = [config.stage(plan.stage) for plan in stages if plan.state != "CACHED"]
+    check_streams(module for module in at_work if module is not None)
+    check_beginnings(stages, preparation.initial, config)
+    _check_devices(stages, config, runs_here)
+    config.warnings += check_tasks(stages, config.modules)
+    config.warnings += check_launches(stages, runs_here)
+    add_forecasts(stages, config, workspace, runs_here)
+    return Plan(config.exp_name, name, folder, stages, config, anew, night)
+
+
+def nodes(config: Mapping[str, Any]) -> str:
+    """The number of nodes and of processes on each, for a plan's reader."""
+    launcher = config["launcher"]
+    machines, processes = launcher["nnodes"], launcher["nproc_per_node"]
+    found = f"{machines} node{'s' if machines > 1 else ''}"
+    if processes:
+        found += f" of {processes} process{'es' if processes > 1 else ''}"
+    # A pod sees no GPU that it doesn't ask for.
+    return found + (" without GPUs" if launcher["kind"] == "kubernetes" and launcher["device"] != "cuda" else "")
+
+
+def _check_devices(stages: list[StagePlan], config: Experiment, runs_here: bool) -> None:
+    refused: list[Problem] = []
+    for plan in stages:
+        module = config.stage(plan.stage)
+        if module is None or plan.state == "CACHED":
+            continue
+        launcher = module.config.get("launcher") or {}
+        device = stage_device(launcher)
+        problems = device_problems(module, device) if device is not None else []
+        is_here = runs_here and not launcher.get("pool")
+        if is_here or launcher.get("device") != "auto":
+            refused += problems
+        else:
+            config.warnings += [f"on this machine a run would be refused: {problem}" for problem in problems]
+    if refused:
+        raise ConfigError(refused)
+
+
+def run_folder(
+    experiment: str, configs: str | Path | None = None, run: str | None = None, settings: Iterable[str] = ()
+) -> Path:
+    """The folder of an experiment's run, even if its data is gone.
+
+    Raises:
+        ConfigError: the experiment or the name can't be used.
+    """
+    config = load_experiment(experiment, configs, parse_settings(settings))
+    return config.workspace.resolve() / config.exp_name / check_run_name(run or DEFAULT_RUN)
+
+
+def check_workspace(workspace: Path, origin: str) -> None:
+    there = next(path for path in (workspace, *workspace.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        found = f"{there} can't be written to" if there.is_dir() else f"{there} is no folder"
+        raise ConfigError(Problem(f"{workspace}: {found}", "workspace", origin, "a folder that can be made"))
+
+
+def check_run_name(name: str) -> str:
+    """Returns a run's name if it is fit for a folder and for a tag.
+
+    Raises:
+        ConfigError: it isn't.
+    """
+    if problem := name_problem(name, "--run"):
+        raise ConfigError(problem)
+    return name
+
+
+def _stage_run(
+    stage: StageName, config: Experiment, run: str, folder: Path, preparation: Preparation
+) -> StageRun | None:
+    common: dict[str, Any] = {"stage": stage, "experiment": config.exp_name, "run": run, "folder": folder / stage}
+    common |= config.who
+    if stage == "prepare":
+        own = ((key.partition("."), origin) for key, origin in config.origins.items())
+        origins = {key: origin for (section, _, key), origin in own if section == "prepare"}
+        return StageRun(**common, config=preparation.config, origins=origins) if preparation.folders() else None
+    module = config.stage(stage)
+    if module is None:
+        return None
+    stages = {other.stage: folder / other.stage for other in config.modules.values() if other.stage != stage}
+    sft = config.stage("sft")
+    if stage == "evaluate":
+        check_models(module, config, folder.parent.parent)
+        if publish := config.stage("publish"):
+            check_publishable(module, publish)
+        if sft is not None and sft.base is not None and sft.base.folder is not None:
+            stages[BASE] = sft.base.folder
+    stage_run = StageRun(
+        **common,
+        config=with_weights(module.config, preparation.initial.get(module.name)),
+        model_overrides=module.model_overrides,
+        origins=module.origins,
+        tokenizer=preparation.tokenizers.folders.get(module.name),
+        data=preparation.data.get(module.name, PreparedData()),
+        base=module.base.folder or folder / config.modules[module.base.stage].stage if module.base else None,
+        stages=stages,
+    )
+    if stage == "publish":
+        if problems := data_secrets(config.modules.values()):
+            raise ConfigError(problems)
+        read_settings(stage_run)
+    return stage_run
