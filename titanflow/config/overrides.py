@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from titanflow.config.files.foreign_names import foreign_hint
 from titanflow.config.files.schema import closest, dataclass_schema, known_keys
 from titanflow.config.keys.experiment import ExperimentSpec
 from titanflow.config.module import STAGE_OF, stage_schema
-from titanflow.files.yaml_source import Leaf, Tree, as_tree, parse_scalar, set_leaf
+from titanflow.files.yaml_source import Leaf, Tree, as_tree, may_be_text, parse_mapping, parse_scalar, set_leaf
 
 FILE_KEYS = ("framework", "config", "model", "data", "validation_data")
 """Keys of a module that name a file; with keys below them they are sections."""
@@ -33,13 +34,16 @@ class Setting:
     @property
     def parameter(self) -> Any:
         """The value of a flow's parameter that means the same."""
-        is_same = self.text is None or isinstance(self.value, list | dict) or str(self.value) == self.text
+        if isinstance(self.value, str):
+            # A text is read as YAML there: one that would be something else keeps its quotes.
+            return self.value if parse_scalar(self.value) == self.value else json.dumps(self.value)
+        is_same = self.text is None or str(self.value) == self.text
         return self.value if is_same else self.text
 
     @property
     def tree(self) -> Leaf | Tree:
         if isinstance(self.value, dict):
-            return as_tree(self.value, self.origin)
+            return as_tree(self.value, self.origin) if self.text is None else parse_mapping(self.text, self.origin)
         return Leaf(self.value, self.origin, self.text)
 
 
@@ -72,8 +76,8 @@ def _of_text(key: str, text: str, origin: str) -> Setting:
         raise ConfigError(problem)
     value = parse_scalar(text)
     # A quoted or empty value is what YAML reads; a number may also be meant as its text.
-    is_itself = value is None or isinstance(value, list | dict) or text.strip()[:1] in ("'", '"')
-    return Setting(key, value, origin, None if is_itself else text)
+    is_kept = isinstance(value, dict) or may_be_text(value, text)
+    return Setting(key, value, origin, text if is_kept else None)
 
 
 def lay_over(experiment: Tree, settings: Iterable[Setting]) -> tuple[dict[str, Tree], list[Problem]]:

@@ -104,13 +104,22 @@ def read_tree(path: Path) -> Tree:
 
 @dataclass(frozen=True)
 class _File:
-    """A file that is read, and how messages call it."""
+    """A file that is read, or the words of a command line (None), and how messages call it."""
 
-    path: Path
+    path: Path | None
     shown: str
 
     def line(self, node: yaml.Node) -> str:
-        return f"{self.shown}:{node.start_mark.line + 1}"
+        return f"{self.shown}:{node.start_mark.line + 1}" if self.path else self.shown
+
+
+def parse_mapping(text: str, origin: str) -> Tree:
+    """The tree of a mapping that :func:`parse_scalar` reads, of one origin."""
+    problems: list[Problem] = []
+    tree = _tree(yaml.compose(text, Loader), _File(None, origin), problems)
+    if problems:
+        raise ConfigError(problems)
+    return tree
 
 
 @contextmanager
@@ -210,8 +219,14 @@ def _value(node: yaml.Node, file: _File, problems: list[Problem], above: tuple[y
         return _mapping(node, file, problems, above)
     value = _construct(node)
     is_plain = isinstance(node, yaml.ScalarNode) and node.style is None
-    text = node.value if is_plain and isinstance(value, int | float) else None
-    return Leaf(value, file.line(node), text, file.path)
+    return Leaf(value, file.line(node), node.value if is_plain and may_be_text(value, node.value) else None, file.path)
+
+
+def may_be_text(value: Any, written: str) -> bool:
+    """Whether a plain value may be meant as its text: a number, or a truth value of YAML 1.1 alone, as yes and off."""
+    if isinstance(value, bool):
+        return written.strip().lower() not in ("true", "false")
+    return isinstance(value, int | float)
 
 
 def _construct(node: yaml.Node) -> Any:

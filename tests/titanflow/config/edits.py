@@ -227,7 +227,9 @@ def passed(draw: st.DrawFn, corpus: Corpus, root: int) -> Mutant:
     """A flow's parameter of any key and type."""
     key, value = draw(st.sampled_from(settable(corpus, root))), draw(st.sampled_from(PARAMETERS))
     values: tuple[Any, ...] = (*ODD.get(value, ()), value) if isinstance(value, str) else (value,)
-    return _set(f"parameter {key}={value!r}", corpus, root, key, {"parameters": {key: value}, "values": values})
+    return _set(
+        f"parameter {key}={value!r}", corpus, root, key, {"parameters": {key: value}, "values": (*values, str(value))}
+    )
 
 
 def _set(what: str, corpus: Corpus, root: int, key: str, how: dict[str, Any]) -> Mutant:

@@ -17,7 +17,17 @@ from typing import Any
 
 from titanflow.common.errors import Problem
 from titanflow.config.files.foreign_names import foreign_hint
-from titanflow.files.yaml_source import Leaf, Replacing, Tree, as_tree, first_origin, leaves, merge, plain, remade
+from titanflow.files.yaml_source import (
+    Leaf,
+    Replacing,
+    Tree,
+    as_tree,
+    first_origin,
+    leaves,
+    merge,
+    plain,
+    remade,
+)
 
 Schema = dict[str, Any]
 TYPE_NAMES = {
@@ -107,8 +117,10 @@ def fitted(tree: Tree, schema: Schema) -> Tree:
 
 
 def _as_text(leaf: Leaf, schema: Schema) -> Leaf:
-    is_text = leaf.text is not None and not accepts(leaf.value, schema) and accepts(leaf.text, schema)
-    return Leaf(leaf.text, leaf.origin, file=leaf.file) if is_text else leaf
+    # A number of a flow's parameter was never a text.
+    text = str(leaf.value) if leaf.text is None and type(leaf.value) is int else leaf.text
+    is_text = text is not None and not accepts(leaf.value, schema) and accepts(text, schema)
+    return Leaf(text, leaf.origin, file=leaf.file) if is_text else leaf
 
 
 def resolve(tree: Tree, schema: Schema, prefix: str = "") -> tuple[dict[str, Any], list[Problem]]:
@@ -166,6 +178,10 @@ def _check_mapping(value: Tree, schema: Schema, prefix: str, known: list[str], d
         return [problem for name, item in value.items() for problem in _check_item(item, items, prefix, dotted, name)]
     if accepts(plain(value), schema):
         return []
+    wrong = {name: item for name, item in value.items() if isinstance(items, dict) and not accepts(plain(item), items)}
+    # `{/shared:data}`, without a space, is a key without a value.
+    if wrong and all(isinstance(item, Leaf) and item.value is not None for item in wrong.values()):
+        return [_wrong_value(f"{prefix}{dotted}.{name}", item, items) for name, item in wrong.items()]
     return [_wrong_value(f"{prefix}{dotted}", Leaf(plain(value), first_origin(value)), schema)]
 
 
@@ -214,14 +230,26 @@ def _wrong_value(key: str, leaf: Leaf, schema: Schema) -> Problem:
     hint = ""
     if isinstance(found, str) and any(accepts(value, schema) for value in _numbers(found)):
         hint = f"take the quotes off: {found}"
-    elif isinstance(found, list) and any(isinstance(one, bool) for one in found):
-        hint = "YAML reads yes, no, on and off as true and false: put quotes around such a text"
+    elif _holds_bool(found) and _takes_text(schema):
+        hint = "a text that reads like a truth value (true, false; in a list yes, no, on and off, too) needs quotes"
+    elif isinstance(found, list) and any(type(one) in (int, float) for one in found) and _takes_text(schema):
+        hint = "put quotes around a number that is meant as a text"
     elif found in ("float16", "fp16", "half") and accepts("bfloat16", schema):
         hint = "float16 would need its losses scaled, which torchtitan doesn't do; bfloat16 has float32's range"
     expected = describe(schema)
     if isinstance(found, float) and not math.isfinite(found):
         expected = expected.replace("a number", "a finite number")
     return Problem(message, key=key, origin=leaf.origin, expected=expected, hint=hint)
+
+
+def _holds_bool(found: Any) -> bool:
+    return any(isinstance(one, bool) for one in (found if isinstance(found, list) else [found]))
+
+
+def _takes_text(schema: Schema) -> bool:
+    """Whether any text serves here, alone or as an item of a list; a choice of words doesn't."""
+    options = schema.get("anyOf", [schema])
+    return any(accepts(text, option) for option in options for text in ("any text", ["any text"]))
 
 
 def _numbers(text: str) -> list[Any]:

@@ -18,14 +18,14 @@ class Slurm:
     """The account that is charged."""
     qos: str | None = None
     """The quality of service."""
-    time: str | int | None = None
+    time: str | None = None
     """The job's time limit, as Slurm writes it (`90`, `4:00:00`, `2-12`); unset, the partition's. A stage that reaches
     it saves, and goes on in a new job."""
     gres: str | None = None
     """Generic resources of each node, `gpu:h100:8`."""
     constraint: str | None = None
     """Features that the nodes must have."""
-    mem: str | int | None = None
+    mem: str | None = None
     """Memory of each node: `64G`."""
     container: str | None = None
     """An image for `srun --container-image` (the plugin pyxis)."""
