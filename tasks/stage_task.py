@@ -112,7 +112,9 @@ def _result(
         except StageCutShort as error:
             # A job that saves nothing before its end would be submitted for ever.
             if saved_so_far(run.folder) == begun_at:
-                raise
+                nothing = f"got no further than {begun_at}" if begun_at else "saved nothing"
+                hint = f"another job like this one would end so, too: {error.remedy}"
+                raise StageCutShort(f"{error}\n    it {nothing}, and {hint}", error.remedy) from error
             logger.warning("%s", error)
         plan, job, silent_since = resumed(plan), None, None
 

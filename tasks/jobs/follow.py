@@ -24,6 +24,8 @@ from titanflow.common.errors import (
     StageLost,
     StageStopped,
 )
+from titanflow.common.quantities import duration
+from titanflow.config.checks.processes.slurm import EARLY_SECONDS
 from titanflow.planning.cluster.resources import Resources, job_name, resources
 from titanflow.planning.launch import by_hand
 from titanflow.planning.stage_plan import StagePlan
@@ -33,7 +35,7 @@ from titanflow.runs.results import StageResult
 KINDS = {"slurm": slurm, "kubernetes": kubernetes}
 """A kind of cluster is a file with ``submit``, ``state``, ``find`` and ``cancel``; ``name`` is what ``find`` looks for,
 ``by_hand`` the command that a person would submit with. Its words for how it ends a job through no fault of the stage
-are in ``CUT_SHORT``, the exit statuses of a job without the stage's folder in ``NOT_SHARED``."""
+are in ``CUT_SHORT``, what helps against one in ``REMEDIES``, the limit's remedy in ``MORE_TIME``, the exit statuses of a job without the stage's folder in ``NOT_SHARED``."""
 POLL_SECONDS = 2.0
 """How often the metrics are read: no file system tells what another machine wrote."""
 STATE_SECONDS = 5.0
@@ -42,6 +44,7 @@ ENDING_SECONDS = 0.5
 """How often it is asked about a job that is about to end."""
 SAVE_SECONDS = 20.0
 """How long a job may save after a cancel. Prefect's worker kills the flow after 30 s."""
+SAVE_MORE_OFTEN = "lower checkpoint.interval, so that a job has saved something when it is ended"
 END_SECONDS = 120.0
 """How long a cancelled job may take to end: a node that doesn't answer holds it until it is given up."""
 
@@ -156,7 +159,8 @@ def outcome(job: Job, state: JobState, stage: str, folder: Path) -> StageResult:
     kind = KINDS[job.kind]
     more = f" ({state.message})" if state.message else ""
     if ended := kind.CUT_SHORT.get(state.reason):
-        raise StageCutShort(f"{stage}: job {job.id} {ended}{more}{resumes(stage, folder)}. Its log: {log}")
+        told = f"{stage}: job {job.id} {ended}{more}{resumes(stage, folder)}. Its log: {log}"
+        raise StageCutShort(told, kind.REMEDIES.get(state.reason, SAVE_MORE_OFTEN))
     if state.reason == "CANCELLED":
         raise StageFailed(f"{stage}: job {job.id} was cancelled{resumes(stage, folder)}. Its log: {log}")
     if state.status is None:
@@ -170,8 +174,22 @@ def outcome(job: Job, state: JobState, stage: str, folder: Path) -> StageResult:
         status = -signal.SIGKILL if memory_ran_out else state.status
         return read_outcome(stage, folder, status, log, job.log_start, memory_ran_out)
     except StageStopped as error:
-        told = f"{stage}: job {job.id} was told to end, by its time limit or for another job"
-        raise StageCutShort(f"{told}{resumes(stage, folder)}. Its log: {log}") from error
+        is_at_limit = _ended_at_its_limit(state, folder)
+        by = {True: "by its time limit", False: "for another job"}.get(
+            is_at_limit, "by its time limit or for another job"
+        )
+        ran = f" (it ran for {duration(state.ran)} of {duration(state.limit)})" if state.ran and state.limit else ""
+        told = f"{stage}: job {job.id} was told to end, {by}{ran}{resumes(stage, folder)}. Its log: {log}"
+        raise StageCutShort(told, SAVE_MORE_OFTEN if is_at_limit is False else kind.MORE_TIME) from error
+
+
+def _ended_at_its_limit(state: JobState, folder: Path) -> bool | None:
+    """Whether a job that was told to save was told so by its time limit; None if nobody knows."""
+    run = StageRun.of(folder)
+    settings = run.config["launcher"].get("slurm") if run else None
+    if not settings or state.ran is None or state.limit is None:
+        return None
+    return state.limit - state.ran <= settings["save_seconds"] + EARLY_SECONDS
 
 
 def _gather(job: Job, folder: Path, log: Path) -> None:

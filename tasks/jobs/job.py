@@ -19,7 +19,7 @@ class JobState:
 
     ``reason`` is its own word: what a waiting job waits for, how an ended one ended; ``message`` says more, if anything
     does. ``begins`` is when it expects a waiting job to begin; ``status`` the exit status of an ended one, None if
-    nobody knows it.
+    nobody knows it. ``ran`` are the seconds that an ended one took, ``limit`` those that it was given.
     """
 
     phase: Literal["waiting", "running", "ended", "unknown"]
@@ -27,6 +27,8 @@ class JobState:
     message: str = ""
     begins: str = ""
     status: int | None = None
+    ran: int | None = None
+    limit: int | None = None
 
 
 class Job(Strict):

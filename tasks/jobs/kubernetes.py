@@ -42,6 +42,9 @@ CUT_SHORT = {
     "DeadlineExceeded": "reached its time limit",
 }
 """How Kubernetes ends a job through no fault of the stage: the reasons of a pod's and a job's conditions."""
+MORE_TIME = "raise launcher.kubernetes.active_deadline_seconds, which has to hold the job's wait for its nodes, too"
+REMEDIES = {"DeadlineExceeded": MORE_TIME}
+"""What helps a stage whose jobs all end in this way before anything is saved."""
 LIVING = ("Pending", "Running", "Unknown")
 SUBMISSIONS = 3
 """How often a job is submitted while the API doesn't answer: the name is the same each time."""

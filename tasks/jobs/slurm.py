@@ -14,6 +14,7 @@ from pathlib import Path
 from tasks.jobs.job import Job, JobState, noted_status
 from titanflow.common.errors import NoAnswerError, StageFailed
 from titanflow.common.files import write_text_atomically
+from titanflow.config.checks.processes.slurm import limit_seconds
 from titanflow.planning.cluster.resources import NO_FOLDER, Resources
 from titanflow.planning.cluster.slurm_command import ask
 from titanflow.planning.cluster.slurm_script import SCRIPT_FILE, script, submission
@@ -28,7 +29,7 @@ ENDED = ("COMPLETED", "FAILED", "CANCELLED", "OUT_OF_MEMORY")
 SIGNALLED = 128
 GONE = re.compile(r"Invalid job id", re.IGNORECASE)
 RECORD = re.compile(r"^(?=JobId=)", re.MULTILINE)
-FIELD = re.compile(r"(?:^|\s)(JobName|JobState|Reason|ExitCode|StartTime)=(\S*)")
+FIELD = re.compile(r"(?:^|\s)(JobName|JobState|Reason|ExitCode|StartTime|RunTime|TimeLimit)=(\S*)")
 ID = re.compile(r"^\s*(?:Submitted batch job )?(\d+)(?:;\S*)?\s*$", re.MULTILINE)
 """An id in a line of its own, with the cluster's name if there is one; other lines are a site's own words."""
 NOT_SHARED = (NO_FOLDER, -53)
@@ -46,6 +47,9 @@ CUT_SHORT = {
     "RECONFIG_FAIL": "couldn't have its nodes set up",
 }
 """How Slurm ends a job through no fault of the stage."""
+MORE_TIME = "raise launcher.slurm.time (unset, it is the partition's limit), or lower launcher.slurm.save_seconds"
+REMEDIES = {"TIMEOUT": MORE_TIME, "DEADLINE": MORE_TIME}
+"""What helps a stage whose jobs all end in this way before anything is saved."""
 
 
 def name(resources: Resources) -> str:
@@ -108,7 +112,8 @@ def state(job: Job, folder: Path) -> JobState:
     if word not in (*ENDED, *CUT_SHORT):
         # A job that is taken for ended would be submitted once more.
         raise NoAnswerError(f"scontrol: job {job.id} is {word}, a state that is unknown here")
-    return JobState("ended", word, status=_status(fields.get("ExitCode", "")))
+    ran, limit = (limit_seconds(fields.get(name, "")) for name in ("RunTime", "TimeLimit"))
+    return JobState("ended", word, status=_status(fields.get("ExitCode", "")), ran=ran, limit=limit)
 
 
 def find(name: str) -> str:

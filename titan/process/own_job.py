@@ -28,11 +28,12 @@ def end_with_job(folder: Path, every: float = LOOK_SECONDS) -> None:
 def is_given_away(folder: Path, own: str) -> bool:
     """Whether a stage's folder belongs to another job than ``own``."""
     try:
-        job = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))["id"]
-    except (OSError, ValueError, LookupError, TypeError):
+        record = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
+        job, has_ended = record["id"], record.get("ended")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
-    # Empty between the submission and its answer.
-    return isinstance(job, str) and job not in ("", own)
+    # Empty between the submission and its answer. One that has ended gives way to a job that was submitted by hand.
+    return isinstance(job, str) and job not in ("", own) and not has_ended
 
 
 def _watch(folder: Path, own: str, every: float) -> None:

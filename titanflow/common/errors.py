@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -28,15 +28,46 @@ class Problem:
     origin: str = ""
     expected: str = ""
     hint: str = ""
+    stages: tuple[str, ...] = field(default=(), kw_only=True)
+    """The stages that share the value, if several do; the key is without their names then."""
 
     def __str__(self) -> str:
-        where = ": ".join(part for part in (self.origin, self.key) if part)
+        where = ": ".join(part for part in (self.origin, ", ".join(self.stages), self.key) if part)
         lines = [f"{where}: {self.message}" if where else self.message]
         if self.expected:
             lines.append(f"    expected: {self.expected}")
         if self.hint:
             lines.append(f"    {self.hint}")
         return "\n".join(lines)
+
+
+def told_once(problems: Iterable[Problem]) -> list[Problem]:
+    """The mistakes, each told once: a value that several stages share is one mistake, with all their names.
+
+    The stages' own keys differ in their first name alone. Without it, the key may be the experiment's, too.
+    """
+    found = dict.fromkeys(problems)
+    shared: dict[Problem, dict[str, None]] = {}
+    for one in found:
+        if (common := _without_stage(one)) != one:
+            shared.setdefault(common, {})[one.key.partition(".")[0]] = None
+    return list(dict.fromkeys(_with_stages(one, shared, found) for one in found))
+
+
+def _with_stages(one: Problem, shared: Mapping[Problem, Iterable[str]], found: Container[Problem]) -> Problem:
+    for common in (one, _without_stage(one)):
+        stages = tuple(shared.get(common, ()))
+        if len(stages) > 1 or (stages and common in found):
+            return replace(common, stages=stages)
+    return one
+
+
+def _without_stage(one: Problem) -> Problem:
+    stage, _, key = one.key.partition(".")
+    if not one.origin or not key:
+        return one
+    texts = {name: getattr(one, name).replace(f"{stage}.", "") for name in ("message", "expected", "hint")}
+    return replace(one, key=key, **texts)
 
 
 class ConfigError(TitanflowError):
@@ -47,7 +78,7 @@ class ConfigError(TitanflowError):
             problems = Problem(problems)
         if isinstance(problems, Problem):
             problems = [problems]
-        self.problems = list(problems)
+        self.problems = told_once(problems)
         count = len(self.problems) + more
         head = "" if count == 1 else f"{count} problems:\n"
         tail = f"\n… and {more} more of this kind" if more else ""
@@ -76,7 +107,14 @@ class StageStopped(StageFailed):
 
 
 class StageCutShort(StageLost):
-    """A cluster ended a stage's job through no fault of the stage: it goes on in another job as long as it gets on."""
+    """A cluster ended a stage's job through no fault of the stage: it goes on in another job as long as it gets on.
+
+    ``remedy`` says what helps if it doesn't get on.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 class NoAnswerError(StageLost):

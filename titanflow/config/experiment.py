@@ -12,14 +12,14 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from titanflow.common.errors import ConfigError, Problem
+from titanflow.common.errors import ConfigError, Problem, told_once
 from titanflow.common.files import expanded
 from titanflow.common.utf8_mode import check_utf8_mode, utf8_problem
 from titanflow.config.build_module import build_module
 from titanflow.config.checks.family import check_exports
 from titanflow.config.checks.gate import check_gate
 from titanflow.config.checks.module import check_launch, check_module, overruled
-from titanflow.config.checks.processes.launcher import prepare_problems
+from titanflow.config.checks.processes.launcher import idle_sections, prepare_problems
 from titanflow.config.division import settle_parts
 from titanflow.config.files.schema import Schema, check, dataclass_schema, fitted
 from titanflow.config.files.tree import EXPERIMENTS, ConfigTree
@@ -113,6 +113,7 @@ def load_experiment(
     ignored += [line for module in modules.values() for line in module.ignored]
     warnings += idle_names(raw, ignored)
     warnings += [line for module in modules.values() for line in (*module.warnings, *overruled(module))]
+    warnings += idle_sections(modules.values(), spec, origins)
     return Experiment(
         path=path,
         tree=tree,
@@ -179,7 +180,7 @@ def _check_modules(modules: dict[str, Module], starts: bool) -> list[str]:
     problems += [*(lacks if starts else ()), *check_exports(modules), *check_gate(modules)]
     if problems:
         raise ConfigError(problems)
-    return [f"a run would be refused: {problem}" for problem in lacks]
+    return [f"a run would be refused: {problem}" for problem in told_once(lacks)]
 
 
 def _check_names(own: Tree, path: Path) -> list[Problem]:

@@ -15,6 +15,7 @@ from titanflow.config.keys import bounds
 from titanflow.config.keys.after_training import Evaluate, Publish
 from titanflow.config.keys.bounds import bounded
 from titanflow.config.keys.training import TRAINING_SECTIONS
+from titanflow.files.origins import is_written, origin_of
 from titanflow.files.yaml_source import flatten
 
 STAGE_OF = {
@@ -57,14 +58,11 @@ class Module:
 
     def is_written(self, key: str) -> bool:
         """Whether someone wrote the key, so that its value isn't a default."""
-        origin = self.origins.get(key, "default")
-        return origin != "default" and not origin.startswith("torchtitan ")
+        return is_written(self.origins, key)
 
     def problem(self, key: str, message: str, expected: str = "", hint: str = "") -> Problem:
         """A mistake in one of its values, with the value's origin; a section's is that of its first written key."""
-        below = (name for name in self.origins if name.startswith(f"{key}.") and self.is_written(name))
-        origin = self.origins.get(key) or self.origins.get(next(below, ""), "")
-        return Problem(message, f"{self.name}.{key}", origin, expected, hint)
+        return Problem(message, f"{self.name}.{key}", origin_of(self.origins, key), expected, hint)
 
     def placed(self, problems: Iterable[Problem]) -> list[Problem]:
         """Mistakes whose keys have no module yet, as this module's."""

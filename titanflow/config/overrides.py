@@ -10,6 +10,7 @@ from typing import Any
 from titanflow.common.errors import ConfigError, Problem, did_you_mean
 from titanflow.common.utf8_mode import utf8_problem
 from titanflow.config.files.foreign_names import foreign_hint
+from titanflow.config.files.scheduler_names import scheduler_hint
 from titanflow.config.files.schema import closest, dataclass_schema, known_keys
 from titanflow.config.keys.experiment import ExperimentSpec
 from titanflow.config.module import STAGE_OF, stage_schema
@@ -119,10 +120,11 @@ def _is_of_spec(module: str, key: str, value: Leaf | Tree) -> bool:
 
 def _place_at_top(experiment: Tree, modules: list[str], setting: Setting) -> Problem | None:
     known = [key for key in known_keys(dataclass_schema(ExperimentSpec)) if key != "modules"]
-    if setting.key in known and setting.key != "launcher":
+    if setting.key in known:
         set_leaf(experiment, setting.key, setting.tree)
         return None
-    hint = _by_stage(setting.key, modules) or foreign_hint([setting.key], known, "")
+    hint = _by_stage(setting.key, modules) or scheduler_hint(setting.key, setting.value, known, "")
+    hint = hint or foreign_hint([setting.key], known, "")
     if not hint:
         near = closest(setting.key, known)
         named = [f"{module}.{one}" for module in modules if (one := _key_of(module, setting.key))]

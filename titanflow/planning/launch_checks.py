@@ -54,12 +54,9 @@ def check_launches(plans: Iterable[StagePlan], runs_here: bool = True) -> list[s
     """
     at_work = [plan for plan in plans if plan.state != "CACHED"]
     problems = [problem for plan in at_work for problem in launch_problems(plan.run)]
-    warnings = []
-    for plan in at_work if not problems else ():
-        if plan.is_job and not plan.pool:
-            found, more = job_problems(plan, runs_here)
-            problems += found
-            warnings += more
+    if problems:
+        raise ConfigError(problems)
+    problems, warnings = job_problems((plan for plan in at_work if plan.is_job), runs_here)
     if problems:
         raise ConfigError(problems)
     return warnings

@@ -21,6 +21,7 @@ from titanflow.config.keys.experiment import name_problem
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
 from titanflow.nightly.night import Night
 from titanflow.nightly.planning import as_night
+from titanflow.planning.cluster.job_words import job_words
 from titanflow.planning.data_mistakes import check_streams
 from titanflow.planning.evaluation.models import BASE, check_models, check_publishable
 from titanflow.planning.evaluation.tasks import check_tasks
@@ -99,7 +100,7 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
         if found.state == "RUN" and (note := validation_note(config.stage(stage))):
             plan.reason += f"; {note}"
         if plan.is_job and found.state != "CACHED":
-            plan.reason += f"; as a job of {stage_run.config['launcher']['kind']}, {nodes(stage_run.config)}"
+            plan.reason += f"; as {job_words(stage_run.config['launcher'])}"
         if plan.pool and found.state != "CACHED":
             plan.reason += f"; in pool {plan.pool}"
         plan.command, plan.env, plan.kept = command(stage_run), environment(stage_run, config), found.kept
@@ -113,17 +114,6 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
     config.warnings += check_launches(stages, runs_here)
     add_forecasts(stages, config, workspace, runs_here)
     return Plan(config.exp_name, name, folder, stages, config, anew, night)
-
-
-def nodes(config: Mapping[str, Any]) -> str:
-    """The number of nodes and of processes on each, for a plan's reader."""
-    launcher = config["launcher"]
-    machines, processes = launcher["nnodes"], launcher["nproc_per_node"]
-    found = f"{machines} node{'s' if machines > 1 else ''}"
-    if processes:
-        found += f" of {processes} process{'es' if processes > 1 else ''}"
-    # A pod sees no GPU that it doesn't ask for.
-    return found + (" without GPUs" if launcher["kind"] == "kubernetes" and launcher["device"] != "cuda" else "")
 
 
 def _check_devices(stages: list[StagePlan], config: Experiment, runs_here: bool) -> None:

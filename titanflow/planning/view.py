@@ -78,11 +78,12 @@ def plan_markdown(plan: Plan) -> str:
 
 
 def command_lines(plan: Plan) -> Iterator[str]:
-    """Each stage's name, environment and command, as a shell takes them; of a cluster's job what the cluster gets."""
+    """Each stage's name, environment and command, as a shell takes them; of a cluster's job what submits it."""
     for stage in plan.stages:
         where = f", in pool {stage.pool}" if stage.pool else ""
-        line = submitted(stage) if stage.is_job else by_hand(stage.command, stage.env)
-        yield f"{stage.stage} ({stage.state}{where}):\n{indent(line, '  ')}"
+        # The end of a job's text stands at the beginning of a line, or a shell doesn't see it.
+        line = submitted(stage) if stage.is_job else indent(by_hand(stage.command, stage.env), "  ")
+        yield f"{stage.stage} ({stage.state}{where}):\n{line}"
 
 
 def stale_lines(stage: StagePlan) -> Iterator[str]:

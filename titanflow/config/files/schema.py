@@ -17,6 +17,7 @@ from typing import Any
 
 from titanflow.common.errors import Problem
 from titanflow.config.files.foreign_names import foreign_hint
+from titanflow.config.files.scheduler_names import scheduler_hint
 from titanflow.files.yaml_source import (
     Leaf,
     Replacing,
@@ -178,7 +179,8 @@ def _check_mapping(value: Tree, schema: Schema, prefix: str, known: list[str], d
         return [problem for name, item in value.items() for problem in _check_item(item, items, prefix, dotted, name)]
     if accepts(plain(value), schema):
         return []
-    wrong = {name: item for name, item in value.items() if isinstance(items, dict) and not accepts(plain(item), items)}
+    items = items if isinstance(items, dict) else {}
+    wrong = {name: item for name, item in value.items() if not accepts(plain(item), items)}
     # `{/shared:data}`, without a space, is a key without a value.
     if wrong and all(isinstance(item, Leaf) and item.value is not None for item in wrong.values()):
         return [_wrong_value(f"{prefix}{dotted}.{name}", item, items) for name, item in wrong.items()]
@@ -194,7 +196,8 @@ def _check_item(item: Any, schema: Schema, prefix: str, dotted: str, name: str) 
 
 def _unknown_key(dotted: str, value: Leaf | Tree, known: list[str], prefix: str) -> Problem:
     below = [f"{dotted}.{key}" for key, _ in leaves(value)] if isinstance(value, dict) else []
-    hint = foreign_hint([dotted, *below], known, prefix)
+    written = value.value if isinstance(value, Leaf) else None
+    hint = scheduler_hint(dotted, written, known, prefix) or foreign_hint([dotted, *below], known, prefix)
     if dotted in known:
         above, _, last = dotted.rpartition(".")
         hint = f"write it in its section: {above}: {{{last}: …}}"

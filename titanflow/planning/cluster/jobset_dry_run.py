@@ -12,9 +12,7 @@ from typing import Any
 from titanflow.common.credentials import is_secret
 from titanflow.planning.cluster.jobset import GROUP, as_yaml, manifest
 from titanflow.planning.cluster.kubernetes_api import ApiError, can_ask, core, create_jobset
-from titanflow.planning.cluster.resources import DryRun, Resources
-
-__all__ = ["can_ask", "dry_run", "submitted"]
+from titanflow.planning.cluster.resources import DryRun, Resources, pasted
 
 UNASKED = "Kubernetes couldn't be asked"
 CHANGES = "exceeded quota"
@@ -26,7 +24,7 @@ MAY_NOT_ASK = ("cannot create resource", "cannot get resource")
 def dry_run(command: Sequence[str], resources: Resources) -> DryRun:
     """What the cluster would refuse of a stage's JobSet, its claims and its pods, and what it couldn't be asked."""
     if not can_ask():
-        return DryRun(refused=["there is no kubeconfig on this machine, and it is no pod of a cluster"])
+        return DryRun(unasked="there is no kubeconfig on this machine, and it is no pod of a cluster")
     body = manifest(command, resources)
     try:
         create_jobset(body, dry_run="All")
@@ -55,8 +53,8 @@ def _left_out(resources: Resources) -> list[str]:
 
 
 def submitted(command: Sequence[str], resources: Resources) -> str:
-    """A job's manifest, as ``kubectl create -f`` reads it."""
-    return as_yaml(manifest(command, resources))
+    """The command that submits a job, with the job's manifest as its input."""
+    return pasted("kubectl create -f -", as_yaml(manifest(command, resources)))
 
 
 def _questions(body: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:

@@ -25,6 +25,7 @@ PREFIXES = (
 """Environment variables that a job gets from the flow's environment, by name and by the beginning of their name."""
 NO_FOLDER = 74
 """Exit status of a job that doesn't find the stage's folder: EX_IOERR of sysexits.h."""
+END = "END_OF_THE_JOB"
 RANK_PREFIX = "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"
 """torchrun's variable for the beginning of a rank's lines: by default each node calls its first rank 0."""
 
@@ -55,10 +56,19 @@ class Resources:
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a cluster says of a job that it isn't given yet: why it would refuse it, and what to know besides."""
+    """What a cluster says of a job that it isn't given yet: why it would refuse it, and what to know besides.
+
+    ``unasked`` says why this machine can't ask it at all; empty if it can.
+    """
 
     refused: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    unasked: str = ""
+
+
+def pasted(command: str, text: str) -> str:
+    """A line and its input, as they can be pasted into a shell."""
+    return f"{command} <<'{END}'\n{text}{END}"
 
 
 def resources(run: StageRun, environment: Mapping[str, str], attempt: int = 1) -> Resources:

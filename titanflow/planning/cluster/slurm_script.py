@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from titanflow.common.errors import NoAnswerError, StageFailed
-from titanflow.planning.cluster.resources import NO_FOLDER, DryRun, Resources
+from titanflow.planning.cluster.resources import NO_FOLDER, DryRun, Resources, pasted
 from titanflow.planning.cluster.slurm_command import ask
 from titanflow.runs.contract import RUN_FILE
 from titanflow.runs.torchrun import JOB, MEETING_ID, MEETING_POINT
@@ -20,6 +20,8 @@ from titanflow.runs.torchrun import JOB, MEETING_ID, MEETING_POINT
 OPTIONS = ("partition", "account", "qos", "time", "gres", "constraint", "mem")
 SCRIPT_FILE = "job.sh"
 DRY_RUN_SECONDS = 10.0
+NO_CLUSTER = "Could not establish a configuration source"
+"""What Slurm's commands say where they are installed and nothing tells them of a cluster."""
 SETUP_FAILED = 78
 """Exit status of a job whose lines of ``setup`` fail: EX_CONFIG of sysexits.h."""
 
@@ -96,24 +98,21 @@ def _unexpanded(path: Path) -> str:
 
 
 def submitted(command: Sequence[str], resources: Resources) -> str:
-    """The command that submits a job, and the job's script."""
-    return f"{shlex.join([*submission(resources), SCRIPT_FILE])}\n\n{script(command, resources)}"
-
-
-def can_ask() -> bool:
-    """Whether jobs can be submitted from this machine."""
-    return shutil.which("sbatch") is not None
+    """The command that submits a job, with the job's script as its input."""
+    return pasted(shlex.join(submission(resources)), script(command, resources))
 
 
 def dry_run(command: Sequence[str], resources: Resources) -> DryRun:
     """Why Slurm wouldn't take a job, by its own dry run."""
-    if not can_ask():
-        return DryRun(refused=["there is no sbatch on this machine"])
+    if shutil.which("sbatch") is None:
+        return DryRun(unasked="there is no sbatch on this machine")
     try:
         ask([*submission(resources), "--test-only"], DRY_RUN_SECONDS, given=script(command, resources))
     except NoAnswerError as error:
         return DryRun(warnings=[f"Slurm couldn't be asked: {error}"])
     except StageFailed as error:
+        if NO_CLUSTER in str(error):
+            return DryRun(unasked="the sbatch of this machine knows no cluster (it finds no slurm.conf)")
         return DryRun(refused=["; ".join(str(error).removeprefix("sbatch: ").splitlines())])
     lacking = [name for name in resources.settings["export"] if name not in resources.handed_on]
     return DryRun(warnings=[f"slurm.export: {name} isn't set in this environment" for name in lacking])

@@ -34,6 +34,8 @@ ASSIGNMENT = re.compile(r"\b(\w+)=[\"']?([^\s\"'/~$`][^\s\"']{7,})")
 """A variable and its value of eight letters at least, which is no path and isn't read from elsewhere."""
 GPUS = ("gpu", "mps", "shard")
 """Generic resources that are GPUs, or shares of one."""
+EARLY_SECONDS = 60
+"""How much earlier than it is asked to Slurm may send a signal, by the manual page of ``sbatch --signal``."""
 TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", re.ASCII)
 
 
@@ -74,12 +76,12 @@ def limit_seconds(time: str) -> int | None:
 def _time(asked: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     if asked["time"] is None:
         return
-    seconds, least = limit_seconds(str(asked["time"])), asked["save_seconds"]
+    seconds, saving = limit_seconds(str(asked["time"])), asked["save_seconds"]
     if seconds is None:
         yield "time", f"found {asked['time']!r}", "minutes, hours:minutes:seconds or days-hours"
-    elif seconds <= least:
-        hint = "ask for more time, or lower launcher.slurm.save_seconds"
-        yield "time", f"found {seconds} s, and the stage saves {least} s before its end", f"> {least} s", hint
+    elif seconds <= (least := saving + EARLY_SECONDS):
+        found = f"found {seconds} s, and the stage is told to save {saving} to {least} s before its end"
+        yield "time", found, f"more than {least} s", "ask for more time, or lower launcher.slurm.save_seconds"
 
 
 def _option(option: str) -> Iterator[tuple[str, ...]]:
