@@ -35,7 +35,8 @@ from titanflow.runs.results import StageResult
 KINDS = {"slurm": slurm, "kubernetes": kubernetes}
 """A kind of cluster is a file with ``submit``, ``state``, ``find`` and ``cancel``; ``name`` is what ``find`` looks for,
 ``by_hand`` the command that a person would submit with. Its words for how it ends a job through no fault of the stage
-are in ``CUT_SHORT``, what helps against one in ``REMEDIES``, the limit's remedy in ``MORE_TIME``, the exit statuses of a job without the stage's folder in ``NOT_SHARED``."""
+are in ``CUT_SHORT``, what helps against some of them in ``REMEDIES``, and against its time limit in ``MORE_TIME``; the
+exit statuses of a job without the stage's folder in ``NOT_SHARED``."""
 POLL_SECONDS = 2.0
 """How often the metrics are read: no file system tells what another machine wrote."""
 STATE_SECONDS = 5.0
@@ -174,13 +175,18 @@ def outcome(job: Job, state: JobState, stage: str, folder: Path) -> StageResult:
         status = -signal.SIGKILL if memory_ran_out else state.status
         return read_outcome(stage, folder, status, log, job.log_start, memory_ran_out)
     except StageStopped as error:
-        is_at_limit = _ended_at_its_limit(state, folder)
-        by = {True: "by its time limit", False: "for another job"}.get(
-            is_at_limit, "by its time limit or for another job"
-        )
-        ran = f" (it ran for {duration(state.ran)} of {duration(state.limit)})" if state.ran and state.limit else ""
-        told = f"{stage}: job {job.id} was told to end, {by}{ran}{resumes(stage, folder)}. Its log: {log}"
-        raise StageCutShort(told, SAVE_MORE_OFTEN if is_at_limit is False else kind.MORE_TIME) from error
+        told, remedy = _told_to_end(state, folder, kind.MORE_TIME)
+        raise StageCutShort(f"{stage}: job {job.id} {told}{resumes(stage, folder)}. Its log: {log}", remedy) from error
+
+
+def _told_to_end(state: JobState, folder: Path, more_time: str) -> tuple[str, str]:
+    """Why a job was told to save and end, as far as it can be known, and what helps if it saved nothing."""
+    if (is_at_limit := _ended_at_its_limit(state, folder)) is None:
+        return "was told to end, by its time limit or for another job", f"{more_time}; or {SAVE_MORE_OFTEN}"
+    ran = f"(it ran for {duration(state.ran or 0)} of {duration(state.limit or 0)})"
+    if is_at_limit:
+        return f"was told to end, by its time limit {ran}", more_time
+    return f"was told to end, for another job or by somebody {ran}", SAVE_MORE_OFTEN
 
 
 def _ended_at_its_limit(state: JobState, folder: Path) -> bool | None:

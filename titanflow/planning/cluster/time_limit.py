@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from titanflow.planning.forecast.forecast import Forecast
 
 JOB_START = 44.0
-"""Seconds from a job's start to its first step: imports from the shared storage, and nodes that meet. Measured for a job
-of two nodes of Slurm (a tiny model, one core a node); an image that has to be pulled takes longer."""
+"""Seconds from a job's start to its first step: imports from the shared storage, and nodes that meet. Measured for a
+job of two nodes of Slurm (a tiny model, one core a node); an image that has to be pulled takes longer."""
 LIMITS = {"slurm": "launcher.slurm.time", "kubernetes": "launcher.kubernetes.active_deadline_seconds"}
 REMEDIES = {
     "slurm": "ask for more time, or lower launcher.slurm.save_seconds",
