@@ -11,8 +11,8 @@ from tasks.process.failed_ranks import MEMORY, is_disconnected, lost_peer, rank_
 from tasks.process.process import signal_name
 from titanflow.common import errors
 from titanflow.common.errors import ConfigError, StageFailed, StageLost, StageStopped, TitanflowError
-from titanflow.runs.checkpoints import saved_so_far
-from titanflow.runs.contract import INTERRUPTED_EXIT, RESULT_FILE
+from titanflow.runs.checkpoints import newest_step, saved_so_far
+from titanflow.runs.contract import INTERRUPTED_EXIT, RESULT_FILE, TRAINED, StageRun
 from titanflow.runs.errors import ERROR_FILE, StageError
 from titanflow.runs.results import StageResult, read_result
 
@@ -52,8 +52,8 @@ def read_outcome(
     # While the stage ran, the kernel killed some process for lack of memory: was it one of the stage?
     by_slurm = SLURM_MEMORY.search(text)
     if (memory_ran_out or by_slurm) and (status == -signal.SIGKILL or -signal.SIGKILL in rank_exits(text).values()):
-        by, more = ("Slurm", ", or raise launcher.slurm.mem") if by_slurm else ("the kernel", "")
-        told = f"{stage} was killed by {by}, out of memory{resumes(stage, folder)}: {_less_memory(stage)}{more}."
+        by, what_helps = "Slurm" if by_slurm else "the kernel", _less_of_a_job(stage, folder, bool(by_slurm))
+        told = f"{stage} was killed by {by}, out of memory{resumes(stage, folder)}: {what_helps}."
         raise StageFailed(told + _shown(tail, log))
     if (folder / ERROR_FILE).exists():
         raise _own_error(stage, folder, log, text)
@@ -117,6 +117,23 @@ def _killed(stage: str, number: int, folder: Path, by_srun: re.Match[str] | None
     if number == signal.SIGKILL:
         message += f" If nobody killed it, the machine ran out of memory: {_less_memory(stage)}, or look into dmesg."
     return message
+
+
+def _less_of_a_job(stage: str, folder: Path, by_slurm: bool) -> str:
+    """What helps a stage that was out of memory: to need less, or to ask the cluster for more of it.
+
+    After a training's last step the model is exported. A smaller batch wouldn't help there.
+    """
+    run = StageRun.of(folder)
+    launcher = (run.config.get("launcher") if run else None) or {"kind": "slurm" if by_slurm else "local"}
+    more = {"slurm": "raise launcher.slurm.mem", "kubernetes": "raise launcher.kubernetes.resources.memory"}
+    ask = more.get(launcher["kind"], "")
+    # Slurm's 0 is all of a node's memory.
+    if launcher["kind"] == "slurm" and str((launcher.get("slurm") or {}).get("mem")) == "0":
+        ask = "take nodes with more memory"
+    if run is not None and stage in TRAINED and (newest_step(folder) or 0) >= run.config["training"]["steps"]:
+        return f"{ask or FREE_MEMORY}: the training is done, and the export holds the whole model in memory"
+    return ", or ".join(part for part in (_less_memory(stage), ask) if part)
 
 
 def _less_memory(stage: str) -> str:

@@ -22,12 +22,12 @@ REMEDIES = {
 }
 
 
-def time_problem(module: Module, forecast: Forecast) -> tuple[Problem | None, str]:
-    """The refusal of a training's time limit, and the warning about it; None and "" if it is long enough.
+def time_problem(module: Module, forecast: Forecast) -> tuple[Problem | None, Problem | None]:
+    """The refusal of a training's time limit, and the doubt about it; two None if it is long enough.
 
     A stage saves before its limit and goes on in another job, so the limit only has to hold its start and one step; a
-    job that is shorter would be submitted for nothing. That is refused if such steps were measured, and a warning where
-    their time is estimated. A limit below the checkpoints' interval is a warning: a job that loses a node has saved
+    job that is shorter would be submitted for nothing. That is refused if such steps were measured, and a doubt where
+    their time is estimated. A limit below the checkpoints' interval is a doubt: a job that loses a node has saved
     nothing.
 
     Args:
@@ -36,7 +36,7 @@ def time_problem(module: Module, forecast: Forecast) -> tuple[Problem | None, st
     """
     usable, step = _usable_seconds(module), forecast.seconds_per_step
     if usable is None or step is None:
-        return None, ""
+        return None, None
     kind = module.config["launcher"]["kind"]
     if JOB_START + step > usable:
         key = LIMITS[kind]
@@ -44,18 +44,13 @@ def time_problem(module: Module, forecast: Forecast) -> tuple[Problem | None, st
         found = f"found {asked}, of which {duration(max(0, usable))} are left before the stage may have to save"
         expected = f"more than a job's start and one step, {duration(JOB_START + step)} ({forecast.source})"
         problem = module.problem(key, found, expected, REMEDIES[kind])
-        return (problem, "") if forecast.is_measured else (None, str(problem))
+        return (problem, None) if forecast.is_measured else (None, problem)
     interval = int(module.config["checkpoint"]["interval"])
     if interval < module.config["training"]["steps"] and JOB_START + interval * step > usable:
-        return None, str(
-            module.problem(
-                "checkpoint.interval",
-                f"found {interval} steps, about {duration(interval * step)} ({forecast.source}), and a job has "
-                f"{duration(usable)}: it saves only at its end, so that a node that fails costs all of it",
-                hint=f"lower it, or raise {LIMITS[kind]}",
-            )
-        )
-    return None, ""
+        found = f"found {interval} steps, about {duration(interval * step)} ({forecast.source}), and a job has "
+        found += f"{duration(usable)}: it saves only at its end, so that a node that fails costs all of it"
+        return None, module.problem("checkpoint.interval", found, hint=f"lower it, or raise {LIMITS[kind]}")
+    return None, None
 
 
 def _usable_seconds(module: Module) -> float | None:

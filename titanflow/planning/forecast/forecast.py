@@ -11,6 +11,7 @@ from titanflow.architectures.weights import model_weights
 from titanflow.config.keys.training import Lora
 from titanflow.planning.forecast.device import DeviceSpec
 from titanflow.planning.forecast.duration import estimated, measured_duration
+from titanflow.planning.forecast.export_memory import export_memory
 from titanflow.planning.forecast.flops import Counts, count
 from titanflow.planning.forecast.history import History, work_digest
 from titanflow.planning.forecast.layout import Layout
@@ -32,7 +33,8 @@ class Forecast:
     ``tokens`` and ``flops`` are those that are left to train, at ``tokens_per_second``. ``seconds`` include start-up
     and export; ``source`` says where they are from. ``cost`` is in the currency of ``price_per_hour``, for all
     ``devices`` from start to end; ``device`` is the name of one. ``whole_parameters`` are those of
-    ``trained_parameters`` that are in no adapter: LoRA's ``modules_to_save``.
+    ``trained_parameters`` that are in no adapter: LoRA's ``modules_to_save``. ``memory`` is one rank's while it trains,
+    ``export`` the bytes of the one that exports the model, of its machine's memory.
     """
 
     like: str
@@ -51,6 +53,7 @@ class Forecast:
     device: str = ""
     whole_parameters: int = 0
     seconds_per_step: float | None = None
+    export: int | None = None
 
     @property
     def is_measured(self) -> bool:
@@ -111,6 +114,7 @@ def _training(
             parameters=counts.parameters,
             trained_parameters=counts.trained,
             whole_parameters=counts.whole,
+            export=export_memory(module.config, module.config["model"]["name"], module.model_args, counts.parameters),
             flops=counts.flops_per_token * (known.tokens or 0),
         )
     return known

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titanflow.common.errors import ConfigError, Problem
+from titanflow.common.errors import ConfigError, Problem, told_once
 from titanflow.config.device import stage_device, this_machine
+from titanflow.planning.cluster.asked_memory import asked_bytes, memory_problem
 from titanflow.planning.cluster.time_limit import time_problem
 from titanflow.planning.forecast import device as devices
 from titanflow.planning.forecast.device import DeviceSpec
@@ -34,6 +35,7 @@ def add_forecasts(stages: Iterable[StagePlan], experiment: Experiment, workspace
     history = History(workspace)
     refused: list[Problem] = []
     elsewhere: list[Problem] = []
+    doubtful: list[Problem] = []
     for plan in stages:
         if plan.state == "CACHED":
             continue
@@ -43,16 +45,20 @@ def add_forecasts(stages: Iterable[StagePlan], experiment: Experiment, workspace
         if module is None or not module.trains:
             continue
         if plan.is_job:
-            too_short, warning = time_problem(module, forecast)
-            refused += [too_short] if too_short else []
-            experiment.warnings += [warning] if warning else []
+            for certain, doubt in (time_problem(module, forecast), memory_problem(module, forecast, device)):
+                refused += [certain] if certain else []
+                doubtful += [doubt] if doubt else []
+            if device.kind == "cpu" and asked_bytes(module.config["launcher"]) is not None:
+                # Its memory isn't this machine's.
+                continue
         if problem := does_not_fit(module, forecast, device):
             (refused if runs_here and not plan.pool and not plan.is_job else elsewhere).append(problem)
         elif warning := may_not_fit(module, forecast, device):
             experiment.warnings.append(warning)
     if refused:
         raise ConfigError(refused)
-    experiment.warnings += [f"on this machine a run would be refused: {problem}" for problem in elsewhere]
+    experiment.warnings += [str(doubt) for doubt in told_once(doubtful)]
+    experiment.warnings += [f"on this machine a run would be refused: {problem}" for problem in told_once(elsewhere)]
 
 
 def device_of(launcher: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> DeviceSpec:

@@ -51,10 +51,18 @@ def forecast_cells(forecast: Forecast) -> dict[str, str]:
     cost = UNKNOWN if forecast.cost is None else f"~{price(forecast.cost)}"
     return {
         "time": UNKNOWN if forecast.seconds is None else f"~{duration(forecast.seconds)}",
-        "memory": size(forecast.memory.total) if forecast.memory else "",
+        "memory": _memory(forecast),
         **({} if forecast.price_per_hour is None else {"cost": cost}),
         "model": ", ".join(parts),
     }
+
+
+def _memory(forecast: Forecast) -> str:
+    """A rank's memory, and the export's where that is more."""
+    if forecast.memory is None:
+        return ""
+    trains, exports = forecast.memory.total, forecast.export or 0
+    return size(trains) + (f", export {size(exports)}" if exports > trains else "")
 
 
 def total_line(forecasts: Iterable[Forecast]) -> str:
