@@ -55,7 +55,9 @@ def test_rows_on_either_side_of_the_original_length_have_the_same_rope(write, lo
 
 def test_what_llama4s_masks_would_do_is_refused(write, load, mistakes) -> None:
     path, irope = write(), ["pretrain.model.name=llama4", "pretrain.model.flavor=debugmodel_irope"]
-    assert "pretrain.model.attn_type: found 'flex': torchtitan's llama4 passes two masks" in mistakes(path, *irope)
+    assert "pretrain, sft: model.attn_type: found 'flex': torchtitan's llama4 passes two masks" in mistakes(
+        path, *irope
+    )
     sdpa = [*irope, "pretrain.model.attn_type=sdpa"]
     longer = [*sdpa, "pretrain.model.fixed_attn_block_size=63"]
     assert "pretrain.training.seq_len: found 64, and sdpa attends beyond the blocks" in mistakes(path, *longer)

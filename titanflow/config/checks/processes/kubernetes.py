@@ -41,13 +41,13 @@ def kubernetes_problems(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     yield from _volumes(asked["volumes"])
     for name, value in asked["env"].items():
         if not VARIABLE.fullmatch(name):
-            yield "env", f"found {name!r}", "names of environment variables"
+            yield f"env.{name}", f"found {name!r}", "names of environment variables"
         elif name == JOB or name.startswith(DEFAULTS):
-            yield "env", f"found {name}", "variables that the stage's job doesn't set itself"
+            yield f"env.{name}", f"found {name}", "variables that the stage's job doesn't set itself"
         elif is_secret(name) or redact(value) != value:
             hint = "put it into a secret of the namespace (kubectl create secret), and name that one"
             yield (
-                "env",
+                f"env.{name}",
                 f"{name} looks like a secret, and would stand in the manifest",
                 "launcher.kubernetes.secrets",
                 hint,
@@ -58,7 +58,7 @@ def kubernetes_problems(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     yield from _resources(asked)
     for key, value in asked["node_selector"].items():
         if not KEY.fullmatch(key) or not VALUE.fullmatch(value):
-            yield "node_selector", f"found {key}: {value!r}", "a label of a node and its value"
+            yield f"node_selector.{key}", f"found {key}: {value!r}", "a label of a node and its value"
     for toleration in asked["tolerations"]:
         yield from _toleration(toleration)
 
@@ -81,25 +81,25 @@ def _volumes(volumes: dict[str, str]) -> Iterator[tuple[str, ...]]:
     places = [posixpath.normpath(path) for path in volumes]
     for path, source in volumes.items():
         if places.count(place := posixpath.normpath(path)) > 1 or place == SHARED_MEMORY:
-            yield "volumes", f"found {path!r}, where something else is mounted, too", "one volume at each path"
+            yield f"volumes.{path}", f"found {path!r}, where something else is mounted, too", "one volume at each path"
         if not path.startswith("/") or ":" in path or ".." in path.split("/") or path.rstrip("/") == "":
-            yield "volumes", f"found {path!r}", "the path in the pod, which begins with /"
+            yield f"volumes.{path}", f"found {path!r}", "the path in the pod, which begins with /"
         is_folder = source.startswith("/") and ".." not in source.split("/")
         if not is_folder and not SUBDOMAIN.fullmatch(source):
-            yield "volumes", f"found {source!r} at {path}", "the name of a claim, or a folder of the nodes, /…"
+            yield f"volumes.{path}", f"found {source!r} at {path}", "the name of a claim, or a folder of the nodes, /…"
 
 
 def _resources(asked: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, quantity in asked["resources"].items():
         if not KEY.fullmatch(name) or ("/" not in name and name not in NATIVE and not name.startswith("hugepages-")):
-            yield "resources", f"found {name!r}", f"{', '.join(NATIVE)}, or a device with its domain: rdma/hca"
+            yield f"resources.{name}", f"found {name!r}", f"{', '.join(NATIVE)}, or a device with its domain: rdma/hca"
         elif name == asked["gpu_resource"]:
             hint = "leave it out: launcher.device: cuda asks for one GPU a process"
-            yield "resources", f"found {name}: {quantity}, and launcher.nproc_per_node says how many", "", hint
+            yield f"resources.{name}", f"found {name}: {quantity}, and launcher.nproc_per_node says how many", "", hint
         elif not (CORES if name == "cpu" else QUANTITY).fullmatch(quantity) or (
             name != "cpu" and quantity.endswith("m")
         ):
-            yield "resources", f"found {name}: {quantity!r}", "a quantity: 4, 500m (of cpu), 64Gi"
+            yield f"resources.{name}", f"found {name}: {quantity!r}", "a quantity: 4, 500m (of cpu), 64Gi"
     if not QUANTITY.fullmatch(asked["shared_memory"]) or asked["shared_memory"].endswith("m"):
         yield "shared_memory", f"found {asked['shared_memory']!r}", "a quantity: 8Gi"
     if not KEY.fullmatch(asked["gpu_resource"]) or "/" not in asked["gpu_resource"]:

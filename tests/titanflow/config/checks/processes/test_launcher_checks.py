@@ -34,8 +34,21 @@ def test_a_time_limit_is_read_as_slurm_reads_it(time: str, seconds: int | None) 
         (["kind=slurm", "nnodes=2", "node_rank=1"], "launcher.node_rank: found 1, and launcher.kind is slurm"),
         (["slurm.partition=gpu"], "slurm.partition: found 'gpu', and launcher.kind is local: nothing reads it"),
         (["kind=slurm", "slurm.time=four hours"], "slurm.time: found 'four hours'"),
-        (["kind=slurm", "slurm.time=2"], "slurm.time: found 120 s, and the stage saves 120 s before its end"),
-        (["kind=slurm", "slurm.time=2:00"], "slurm.time: found 120 s, and the stage saves 120 s before its end"),
+        (
+            ["kind=slurm", "slurm.time=2"],
+            "slurm.time: found 120 s, and the stage is told to save 120 to 180 s before its end",
+        ),
+        # Slurm may send the signal a minute early.
+        (["kind=slurm", "slurm.time=3"], "slurm.time: found 180 s, and the stage is told to save 120 to 180 s"),
+        (["nnodes=2"], "nnodes: found 2, and launcher.kind is local"),
+        (["kind=slurm", "slurm.account=true"], "slurm.account: found True (bool)"),
+        (["kind=slurm", "slurm.export=[yes]"], "slurm.export: found [True] (list)"),
+        (["kind=slurm", "slurm.export=[0123]"], "slurm.export: found [123] (list)"),
+        (["kind=slurm", "slurm.mem=0x10"], "slurm.mem: found '0x10'"),
+        (
+            ["kind=slurm", "slurm.time=2:00"],
+            "slurm.time: found 120 s, and the stage is told to save 120 to 180 s before its end",
+        ),
         (["kind=slurm", "slurm.extra=[exclusive]"], "slurm.extra: found 'exclusive'"),
         (["kind=slurm", "slurm.extra=[--array=1-4]"], "slurm.extra: found '--array=1-4'"),
         (["kind=slurm", "slurm.extra=[-N4]"], "slurm.extra: found '-N4'"),
