@@ -72,5 +72,4 @@ def test_a_machine_that_knows_no_cluster_cannot_ask(
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    assert not jobset_dry_run.can_ask()
-    assert "there is no kubeconfig" in dry(folder)[0][0]
+    assert "there is no kubeconfig" in jobset_dry_run.dry_run(["true"], asked(folder)).unasked

@@ -90,7 +90,9 @@ def test_the_commands_of_a_plan_show_what_the_cluster_gets(tmp_path: Path) -> No
     plan = planned(tmp_path, FULL)
     shown = {line.split()[0]: line.partition("\n")[2] for line in command_lines(plan)}
     for name, body in manifests(plan).items():
-        assert yaml.safe_load(shown[name]) == body
+        command, *text, end = shown[name].splitlines()
+        assert command == f"kubectl create -f - <<'{end}'"
+        assert yaml.safe_load("\n".join(text)) == body
     assert shown["publish"].lstrip().startswith("cd ")
 
 

@@ -13,7 +13,7 @@ from tasks.jobs import follow
 from tasks.jobs.job import Job
 from tasks.stage_task import run_stage
 from tasks.ui import progress
-from titanflow.common.errors import ConfigError, NoAnswerError, StageFailed
+from titanflow.common.errors import ConfigError, NoAnswerError, StageCutShort, StageFailed
 from titanflow.config.keys.launcher import Launcher
 from titanflow.planning.cluster.resources import job_name
 from titanflow.planning.stage_plan import StagePlan
@@ -173,6 +173,20 @@ def test_a_refusal_is_told_though_an_older_job_of_the_stage_is_there(job, manife
     with pytest.raises(StageFailed, match="sbatch: no such partition"):
         run_stage(job, manifest)
     assert Job.of(job.run.folder).id == ""
+
+
+@pytest.mark.parametrize("saved", ["", "step 8"])
+def test_a_job_that_got_nowhere_says_what_ended_it_and_what_to_set(job, manifest, slurm, monkeypatch, saved):
+    text = (slurm / "scontrol").read_text()
+    (slurm / "scontrol").write_text(text.replace("COMPLETED ExitCode=0:0", "TIMEOUT ExitCode=0:15"))
+    monkeypatch.setattr(stage_task, "saved_so_far", lambda folder: saved)
+    with pytest.raises(StageCutShort, match="job 7 reached its time limit") as error:
+        run_stage(job, manifest)
+    nothing = f"it got no further than {saved}" if saved else "it saved nothing"
+    assert f"\n    {nothing}, and another job like this one would end so, too: raise launcher.slurm.time" in str(
+        error.value
+    )
+    assert (slurm / "submitted").read_text() == "7\n"
 
 
 def test_a_job_whose_id_cannot_be_noted_is_ended(job, manifest, slurm, monkeypatch):

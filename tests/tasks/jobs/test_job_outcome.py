@@ -5,6 +5,7 @@ import pytest
 from tasks.jobs.follow import outcome
 from tasks.jobs.job import Job, JobState
 from titanflow.common.errors import StageCutShort, StageFailed, StageLost
+from titanflow.runs.contract import StageRun
 from titanflow.runs.results import PublishResult, write_result
 
 JOB = Job(kind="slurm", name="titanflow-publish-1", id="7", fingerprint="f")
@@ -46,6 +47,42 @@ def test_a_stage_that_saved_because_it_was_told_to_goes_on(tmp_path: Path) -> No
     log = REPORT.format(host="node1", rank=0, status=143) + REPORT.format(host="node2", rank=1, status=143)
     with pytest.raises(StageCutShort, match="was told to end, by its time limit or for another job"):
         ended(tmp_path, "FAILED", 1, log)
+
+
+@pytest.mark.parametrize(
+    ("ran", "limit", "told", "remedy"),
+    [
+        # The job is told 120 s before its end, and up to 60 s earlier.
+        (121, 300, r"by its time limit \(it ran for 2 min 1 s of 5 min 0 s\)", "raise launcher.slurm.time"),
+        (119, 300, r"for another job or by somebody \(it ran for 1 min 59 s", "lower checkpoint.interval"),
+        (None, None, "by its time limit or for another job;", "lower checkpoint.interval"),
+    ],
+)
+def test_a_job_that_was_told_to_end_says_why_and_what_would_help(tmp_path: Path, ran, limit, told, remedy) -> None:
+    launcher = {"kind": "slurm", "slurm": {"save_seconds": 120}}
+    config = {"launcher": launcher}
+    StageRun(stage="publish", experiment="e", run="r", folder=tmp_path, config=config).write()
+    (tmp_path / "publish.log").write_text(REPORT.format(host="node1", rank=0, status=143))
+    state = JobState("ended", "FAILED", status=1, ran=ran, limit=limit)
+    with pytest.raises(StageCutShort, match=told) as error:
+        outcome(JOB, state, "publish", tmp_path)
+    assert remedy in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "remedy"),
+    [
+        ("slurm", "TIMEOUT", "raise launcher.slurm.time"),
+        ("slurm", "NODE_FAIL", "lower checkpoint.interval"),
+        ("kubernetes", "DeadlineExceeded", "raise launcher.kubernetes.active_deadline_seconds"),
+        ("kubernetes", "EvictionByEvictionAPI", "lower checkpoint.interval"),
+    ],
+)
+def test_what_helps_against_a_cluster_s_way_to_end_a_job(tmp_path: Path, kind: str, reason: str, remedy: str) -> None:
+    job = Job(kind=kind, name="j.lab", id="7" if kind == "slurm" else "j.lab", fingerprint="f")
+    with pytest.raises(StageCutShort) as error:
+        outcome(job, JobState("ended", reason, status=1), "publish", tmp_path)
+    assert remedy in error.value.remedy
 
 
 @pytest.mark.parametrize("first", [0, 1])

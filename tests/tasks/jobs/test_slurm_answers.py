@@ -47,6 +47,14 @@ def test_a_status_that_stands_for_a_signal_is_that_signal(says, tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
+    ("limit", "seconds"), [("00:05:00", 300), ("1-02:00:00", 93600), ("UNLIMITED", None), ("Partition_Limit", None)]
+)
+def test_how_long_a_job_ran_of_its_limit(says, tmp_path: Path, limit: str, seconds: int | None) -> None:
+    says("scontrol", f"{OWN} JobState=FAILED ExitCode=1:0 RunTime=00:02:01 TimeLimit={limit} TimeMin=N/A")
+    assert slurm.state(JOB, tmp_path) == JobState("ended", "FAILED", status=1, ran=121, limit=seconds)
+
+
+@pytest.mark.parametrize(
     ("written", "status"), [("0", 0), ("1", 1), ("137", -9), ("", None), ("1\x00", None), ("No space", None)]
 )
 def test_a_forgotten_job_ended_as_its_script_wrote(says, tmp_path: Path, written: str, status) -> None:

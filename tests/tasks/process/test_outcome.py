@@ -3,6 +3,7 @@ from finished_stage import write_checkpoint
 
 from tasks.process.outcome import TAIL_LINES, log_tail, read_outcome
 from titanflow.common.errors import ConfigError, DataError, HubError, HubUnreachable, StageFailed, StageLost
+from titanflow.runs.contract import StageRun
 from titanflow.runs.errors import StageError, write_error
 from titanflow.runs.results import PublishResult, write_result
 
@@ -162,6 +163,37 @@ def test_a_kill_for_want_of_memory_is_not_tried_again(tmp_path):
         with pytest.raises(StageFailed, match=r"killed by the kernel, out of memory.*lower training") as failure:
             read_outcome("pretrain", tmp_path, returncode, tmp_path / "pretrain.log", memory_ran_out=True)
         assert not isinstance(failure.value, StageLost)
+
+
+@pytest.mark.parametrize(
+    ("kind", "section", "saved", "told"),
+    [
+        (
+            "slurm",
+            {"mem": "4G"},
+            4,
+            "lower training.local_batch_size or training.seq_len, or raise launcher.slurm.mem.",
+        ),
+        # The batch has no part in the export, which comes after the last step.
+        ("slurm", {"mem": "4G"}, 8, "raise launcher.slurm.mem: the training is done, and the export"),
+        ("slurm", {"mem": None}, 8, "raise launcher.slurm.mem"),
+        # 0 is all of a node's memory: there is no more to ask for.
+        ("slurm", {"mem": "0"}, 8, "take nodes with more memory"),
+        ("kubernetes", {}, 4, "or raise launcher.kubernetes.resources.memory"),
+        ("kubernetes", {}, 8, "raise launcher.kubernetes.resources.memory: the training is done"),
+        ("local", {}, 8, "free some, or take a machine with more: the training is done"),
+        ("local", {}, 4, "lower training.local_batch_size or training.seq_len."),
+    ],
+)
+def test_what_helps_a_stage_without_memory_is_what_it_took_it_for(tmp_path, kind, section, saved, told):
+    config = {"launcher": {"kind": kind, kind: section}, "training": {"steps": 8}}
+    StageRun(stage="pretrain", experiment="e", run="r", folder=tmp_path, config=config).write()
+    write_checkpoint(tmp_path / "checkpoint" / f"step-{saved}")
+    (tmp_path / "pretrain.log").write_text("")
+    with pytest.raises(StageFailed) as failure:
+        read_outcome("pretrain", tmp_path, -9, tmp_path / "pretrain.log", memory_ran_out=True)
+    assert told in str(failure.value)
+    assert ("lower training" in str(failure.value)) is (saved < 8)
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,21 @@ time.sleep({STAYS})
 """
 
 
-def note(folder: Path, job: str) -> None:
-    (folder / JOB_FILE).write_text(json.dumps({"kind": "slurm", "id": job}))
+def note(folder: Path, job: str, **more: bool) -> None:
+    (folder / JOB_FILE).write_text(json.dumps({"kind": "slurm", "id": job, **more}))
 
 
 @pytest.mark.parametrize(("noted", "is_another"), [("7", False), ("", False), ("8", True)])
 def test_a_folder_is_another_jobs_only_once_that_has_an_id(tmp_path: Path, noted: str, is_another: bool) -> None:
     note(tmp_path, noted)
     assert is_given_away(tmp_path, "7") is is_another
+
+
+def test_a_folder_whose_job_has_ended_may_be_trained_in_by_a_job_that_was_submitted_by_hand(tmp_path: Path) -> None:
+    note(tmp_path, "8", ended=True)
+    assert not is_given_away(tmp_path, "9")
+    note(tmp_path, "8", ended=False)
+    assert is_given_away(tmp_path, "9")
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"id": null}'])

@@ -7,6 +7,7 @@ from tiny_experiment import write_tiny_experiment
 
 from titanflow.planning.begin import begin_stage
 from titanflow.planning.cluster import slurm_script
+from titanflow.planning.cluster.resources import DryRun
 from titanflow.planning.plan import make_plan
 from titanflow.planning.stage_plan import StagePlan
 from titanflow.runs.checkpoints import PARTS_FOLDER
@@ -41,11 +42,14 @@ def test_a_preparation_goes_on_from_the_parts_of_the_same_inputs(tmp_path: Path)
 
 
 def test_a_plan_says_who_prepares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm_script, "can_ask", lambda: False)
+    monkeypatch.setattr(slurm_script, "dry_run", lambda command, resources: DryRun())
     configs = write_tiny_experiment(tmp_path)
     settings = ("prepare.launcher.kind=slurm", "prepare.launcher.nnodes=3")
     plan = prepare_plan(configs, *settings)
     assert plan.reason.endswith("; as a job of slurm, 3 nodes")
+    assert prepare_plan(configs, *settings, "prepare.launcher.slurm.partition=cpu").reason.endswith(
+        "; as a job of slurm, 3 nodes: partition cpu"
+    )
     assert plan.is_job
     assert plan.run.origins["launcher.nnodes"] == "--set prepare.launcher.nnodes=3"
     assert prepare_plan(configs, *settings, "prepare.launcher.nproc_per_node=8").reason.endswith(

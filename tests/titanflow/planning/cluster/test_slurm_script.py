@@ -1,4 +1,3 @@
-import shlex
 import subprocess
 from pathlib import Path
 
@@ -55,11 +54,16 @@ def test_a_log_s_name_is_no_pattern_of_slurm(tmp_path: Path, folder: str, writte
     assert f"--output={tmp_path}/{written}/pretrain.log" in given
 
 
-def test_what_a_plan_shows_is_the_submission_and_the_script(tmp_path: Path) -> None:
-    given = asked(tmp_path, {})
-    command, _, script = slurm_script.submitted(["train"], given).partition("\n\n")
-    assert shlex.split(command) == [*slurm_script.submission(given), "job.sh"]
-    assert script == slurm_script.script(["train"], given)
+def test_what_a_plan_shows_can_be_pasted_and_submits_the_script(tmp_path: Path) -> None:
+    given = asked(tmp_path, {"NAME": "it's $HOME"}, setup=["cat <<END", "END"])
+    (tmp_path / "sbatch").write_text('#!/bin/sh\nfor word; do echo "$word"; done; cat\n')
+    (tmp_path / "sbatch").chmod(0o755)
+    line = slurm_script.submitted(["train"], given)
+    done = subprocess.run(
+        ["bash"], input=line, capture_output=True, text=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    )
+    assert done.stderr == ""
+    assert done.stdout == "\n".join([*slurm_script.submission(given)[1:], slurm_script.script(["train"], given)])
 
 
 def test_ranks_may_save_as_long_as_their_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

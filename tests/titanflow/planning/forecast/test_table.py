@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -35,6 +36,11 @@ def test_a_training() -> None:
         "cost": "—",
         "model": "8 B parameters, 42 M trained",
     }
+
+
+def test_an_export_that_takes_more_than_the_training_is_shown() -> None:
+    assert forecast_cells(replace(TRAINING, export=3 << 30))["memory"] == "4.0 GiB"
+    assert forecast_cells(replace(TRAINING, export=5 << 30))["memory"] == "4.0 GiB, export 5.0 GiB"
 
 
 def test_rows_for_a_table_in_the_ui() -> None:
