@@ -135,7 +135,7 @@ def test_an_export_takes_no_more_memory_than_two_of_its_files(tmp_path: Path) ->
         assert sizes[-1] <= SHARD_SIZE + 20_000
         # Libraries and their threads take what an export of a few numbers takes.
         assert peaks[name][0] - peaks["few"][0] <= 2 * sizes[-1], (peaks, sum(sizes))
-    # A cluster may count the pages of files, too: the plan forecasts both models. Libraries differ between installations.
+    # A cluster may count the pages of files, too: the plan forecasts both models. Libraries differ by installation.
     resident = peaks["many"][1] - peaks["few"][1]
     bytes_of_the_model = sum(path.stat().st_size for path in (tmp_path / "many").glob("model-*.safetensors"))
     forecast = export_memory({"training": {"seq_len": 64}}, "llama3", {"vocab_size": 4096}, bytes_of_the_model // 4)
