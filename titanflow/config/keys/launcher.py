@@ -26,7 +26,7 @@ class Slurm:
     constraint: str | None = None
     """Features that the nodes must have."""
     mem: str | None = None
-    """Memory of each node: `64G`; a number is MiB, and 0 all of a node's memory. The export after the last step may take
+    """Memory of each node: `64G`; a number is MiB, 0 is all of a node's memory. The export after the last step may take
     more than the training."""
     container: str | None = None
     """An image for `srun --container-image` (the plugin pyxis)."""

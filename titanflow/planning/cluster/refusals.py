@@ -48,13 +48,19 @@ ABOUT: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
 
 
 def refusal(run: StageRun, told: str, message: str, hint: str) -> Problem:
-    """A cluster's refusal of a stage's job, with the first key that someone wrote and that it may be about."""
+    """A cluster's refusal of a stage's job, with the first key that someone wrote and that it may be about; the hint
+    names the others."""
     kind = str(run.config["launcher"]["kind"])
     about = next((keys for words, keys in ABOUT[kind] if re.search(words, told, re.IGNORECASE)), ())
     written = [key for key in about if _is_written(run, f"launcher.{key}")]
     below = f"launcher.{written[0]}" if written else "launcher"
     origin = origin_of(run.origins, below if written else "launcher.kind")
-    return Problem(message, f"{run.stage}.{below}", origin, hint=hint)
+    others = [f"launcher.{key} ({origin_of(run.origins, f'launcher.{key}')})" for key in written[1:]]
+    return Problem(message, f"{run.stage}.{below}", origin, hint="; ".join([hint, *_or_about(others)]))
+
+
+def _or_about(others: list[str]) -> list[str]:
+    return [f"it may be about {' or '.join(others)} instead"] if others else []
 
 
 def _is_written(run: StageRun, key: str) -> bool:

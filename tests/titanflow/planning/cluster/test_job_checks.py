@@ -116,6 +116,14 @@ def test_a_refusal_points_to_the_key_that_it_is_about(
     assert found.origin.startswith(origin)
 
 
+def test_a_refusal_that_may_be_about_several_keys_names_all_that_are_written(tmp_path: Path) -> None:
+    (plan,) = plans(tmp_path, stages=("pretrain",))
+    plan.run.origins = ORIGINS | {"launcher.slurm.extra": "mine.yaml:6"}
+    found = refusal(plan.run, "Requested node configuration is not available", "no", "correct it")
+    assert (found.key, found.origin) == ("pretrain.launcher.slurm.mem", "mine.yaml:5")
+    assert found.hint == "correct it; it may be about launcher.slurm.extra (mine.yaml:6) instead"
+
+
 def test_a_refusal_of_all_stages_jobs_is_one_mistake(sbatch, tmp_path: Path) -> None:
     sbatch("sbatch: error: invalid partition specified: gpu")
     (one,) = told_once(job_problems(plans(tmp_path), runs_here=False)[0])
