@@ -23,7 +23,7 @@ def server():
 def waiting(server, state="Scheduled", seconds=6, pool=POOL, **more):
     """A run that was due some seconds ago."""
     due = datetime.now(UTC) - timedelta(seconds=seconds)
-    return server.add(Scheduled(name=state, scheduled_time=due), {}, pool=pool, parameters=BUSY, **more)
+    return server.add(Scheduled(name=state, scheduled_time=due), {}, pool=pool, **{"parameters": BUSY, **more})
 
 
 def test_a_run_that_waits_for_a_worker_has_its_name_and_says_so_once(server):
@@ -41,6 +41,22 @@ def test_a_run_that_waits_for_a_worker_has_its_name_and_says_so_once(server):
         assert server.runs[run].name == "tiny/night-2026-03-02 pretrain.steps=3"
     assert [server.history[run] for run in others] == [[], [], []]
     assert server.runs[others[-1]].name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("at_work", "state"),
+    [({"night": True}, "In turn"), ({"night": False}, "Queued"), ({}, "Queued")],
+)
+def test_only_a_night_that_waits_for_nights_alone_waits_in_turn(server, at_work, state):
+    server.read_deployment = lambda deployment: SimpleNamespace(schedules=[])
+    night = server.runs[server.add(Running(), parameters={"night": True})]
+    other = server.runs[server.add(Running(), parameters=at_work)]
+    run = waiting(server, parameters={**BUSY, "night": True})
+    tell_queued(server, POOL, [night, other], datetime.now(UTC))
+    assert [name for name, _ in server.history[run]] == [state]
+    by_hand = waiting(server)
+    tell_queued(server, POOL, [night, other], datetime.now(UTC))
+    assert [name for name, _ in server.history[by_hand]] == ["Queued"]
 
 
 def test_a_run_that_waits_for_no_other_is_late(server):
