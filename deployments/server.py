@@ -33,7 +33,7 @@ UNKNOWN_MIGRATION = "Can't locate revision identified by"
 def running_server(port: int | None) -> str:
     """The address of a server that runs already: the configured one, or one on this machine."""
     url = PREFECT_API_URL.value() or api_url(port or DEFAULT_PORT)
-    check_server(url, "set PREFECT_API_URL to the server that the runs are on (make serve starts it)")
+    check_server(url, "set PREFECT_API_URL to the server that the runs are on (titanflow serve starts it)")
     return url
 
 

@@ -22,6 +22,8 @@ from prefect.states import Cancelling
 from watching import PATIENCE, alive, lines, wait_for
 
 from deployments.deployed import IN_FOLDER
+from deployments.nightly import Nights, check_nights
+from deployments.serve import deploy
 from deployments.server import server_or_running_one
 from titanflow.common.errors import ConfigError
 
@@ -139,6 +141,18 @@ def test_a_cancelled_run_saves_and_leaves_no_process(client, tiny_configs):
     wait_until(client, flow_run, "Cancelled")
     wait_for(lambda: not processes_of(tiny_configs, "cancelled"), "the processes' end")
     assert checkpoints(tiny_configs, "cancelled")
+
+
+def test_a_named_experiment_has_its_night_and_one_that_is_named_no_more_loses_its_schedule(
+    served, client, tmp_path, capsys
+):
+    asked = Nights(("stdlib",), "0 4 * * *")
+    env = {"PREFECT_API_URL": served.url, "TITANFLOW_HOME": str(served.home / "workspace")}
+    assert deploy(served.url, env, tmp_path, check_nights(asked), asked) == [
+        "nightly-stdlib runs stdlib at 0 4 * * * (UTC)."
+    ]
+    assert "nightly-stdlib_nightly: the schedule 0 2 * * * (UTC) → none, as this was started" in capsys.readouterr().out
+    assert client.read_deployment_by_name("pretrain-sft/nightly-stdlib_nightly").schedules == []
 
 
 def test_a_server_that_runs_is_used(served, tmp_path):
