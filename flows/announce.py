@@ -21,7 +21,7 @@ EVENTS = {"published": PUBLISHED, "held back": HELD_BACK}
 
 def told(result: PublishResult) -> str:
     """Why a model was published or held back, in words; the first one's gate says that it compared with nothing."""
-    return result.gate.reason if result.gate is not None else "published without a gate, which publish.gate would set"
+    return result.gate.reason if result.gate is not None else "no gate was asked for (publish.gate)"
 
 
 def announce(plan: Plan, results: list[StageResult]) -> None:

@@ -289,7 +289,7 @@ def test_a_night_that_was_run_by_hand_before_says_when(nights):
     nights.publishes = False
     by_hand = nights.runs_at(nights.scheduled("2024-06-01T22:15:00+00:00"), "2024-06-01T22:15:00+00:00")
     record = (nights.runs / "2024-06-02/night.json").read_text()
-    assert by_hand.state.message == "published as /published: published without a gate, which publish.gate would set"
+    assert by_hand.state.message == "published as /published: no gate was asked for (publish.gate)"
     scheduled = nights.runs_at(nights.scheduled("2024-06-01T22:30:00+00:00"), "2024-06-01T22:30:05+00:00", None)
     assert (scheduled.state.name, scheduled.state.is_completed()) == ("Done before", True)
     finished = Manifest.open(nights.runs / "2024-06-02").stages["publish"].finished
