@@ -36,7 +36,7 @@ report: $(INSTALLED)
 	@$(BIN)/titanflow report $(EXPERIMENT) $(ARGS)
 
 serve: $(INSTALLED)
-	@$(BIN)/python -m deployments.serve $(ARGS)
+	@$(BIN)/titanflow serve $(ARGS)
 
 screenshots: $(DEVELOPED)
 	@$(BIN)/python docs/screenshots.py $(RUN)

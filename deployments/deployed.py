@@ -26,7 +26,7 @@ def check_deployed(url: str, here: Path) -> None:
         try:
             steps = client.read_deployment_by_name(ON_DEMAND).pull_steps or []
         except ObjectNotFound as error:
-            hint = "deploy once, on one machine: python -m deployments.serve, without --pool"
+            hint = "deploy once, on one machine: titanflow serve, without --pool"
             raise ConfigError(Problem(f"{url} has no deployment {ON_DEMAND}", "--pool", hint=hint)) from error
     folder = next((step[IN_FOLDER]["directory"] for step in steps if IN_FOLDER in step), None)
     if folder != str(here):

@@ -2,55 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-import yaml
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.deployed import FLOW
-from deployments.nightly import Nightly
-from deployments.notifications import NIGHTLY
+from deployments.nightly import Nights, is_night
 
 Found = Mapping[str, DeploymentResponse]
 """The deployments on a server, by name."""
 
 
-def deployments_on(url: str, path: Path) -> Found:
-    """The deployments of a ``prefect.yaml`` that a server has by now."""
-    names = [one["name"] for one in _read(path)["deployments"]]
-    found = {}
+def deployments_on(url: str) -> Found:
+    """The deployments of whole runs that a server has by now."""
+    of_flow = FlowFilter(name=FlowFilterName(any_=[FLOW]))
     with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
-        for name in names:
-            try:
-                found[name] = client.read_deployment_by_name(f"{FLOW}/{name}")
-            except ObjectNotFound:
-                continue
-    return found
+        return {one.name: one for one in client.read_deployments(flow_filter=of_flow)}
 
 
-def keep_edited(path: Path, found: Found, asked: Nightly) -> None:
-    """Changes a ``prefect.yaml`` so that to deploy it keeps each deployment's parameters, schedules and pause.
+def nights_on(found: Found) -> dict[str, str]:
+    """The nights among a server's deployments: name → experiment."""
+    return {name: str(one.parameters.get("experiment")) for name, one in found.items() if is_night(one.parameters)}
 
-    ``asked`` is what the command line says of nightly, which counts for more.
+
+def keep_edited(deployments: Iterable[dict[str, Any]], found: Found, asked: Nights) -> Iterator[dict[str, Any]]:
+    """The deployments, so that to deploy them keeps what each has on the server: parameters, schedules and pause.
+
+    ``asked`` is what the command line says, which counts for more.
     """
-    content = _read(path)
-    for deployment in content["deployments"]:
+    for deployment in deployments:
+        parameters, kept = deployment.get("parameters", {}), dict(deployment)
         if there := found.get(deployment["name"]):
-            deployment |= {"parameters": dict(there.parameters), "paused": there.paused}
             # Without the key, Prefect keeps the schedules that there are.
-            written = deployment.pop("schedules", None)
-            if deployment["name"] == NIGHTLY:
-                if asked.experiment:
-                    deployment["parameters"]["experiment"] = asked.experiment
+            written = kept.pop("schedules", None)
+            kept |= {"parameters": dict(there.parameters), "paused": there.paused}
+            if is_night(parameters):
+                if asked.experiments:
+                    kept["parameters"]["experiment"] = parameters["experiment"]
                 if schedule := _asked_schedule(there.schedules, written[0], asked):
-                    deployment["schedules"] = [schedule]
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+                    kept["schedules"] = [schedule]
+        if asked.configs:
+            kept["parameters"] = {**kept.get("parameters", {}), "configs": asked.configs}
+        yield kept
+
+
+def end_other_nights(url: str, found: Found, wanted: Collection[str]) -> list[str]:
+    """Removes the schedules of the nights that are wanted no more; their deployments and runs stay."""
+    others = [name for name in nights_on(found) if name not in wanted and found[name].schedules]
+    with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
+        for name in others:
+            for schedule in found[name].schedules:
+                client.delete_deployment_schedule(found[name].id, schedule.id)
+    return others
 
 
 def changes(before: Found, after: Found) -> Iterator[str]:
@@ -63,17 +71,18 @@ def changes(before: Found, after: Found) -> Iterator[str]:
 
 
 def described(nightly: DeploymentResponse) -> str:
-    """When nightly runs what."""
+    """When a night runs what."""
     schedules = ", ".join(_schedules(nightly)) or "no schedule"
     paused = "; it is paused" if nightly.paused else ""
-    return f"nightly runs {nightly.parameters.get('experiment')} at {schedules}{paused}."
+    return f"{nightly.name} runs {nightly.parameters.get('experiment')} at {schedules}{paused}."
 
 
 def _asked_schedule(
-    schedules: list[DeploymentSchedule], written: Mapping[str, Any], asked: Nightly
+    schedules: list[DeploymentSchedule], written: Mapping[str, Any], asked: Nights
 ) -> dict[str, Any] | None:
     """The schedule that the command line asks for; None if the server has it, or nothing is asked for."""
-    if not (asked.cron or asked.timezone):
+    # An experiment whose night had ended has one again.
+    if not (asked.cron or asked.timezone or (asked.experiments and not schedules)):
         return None
     there = schedules[0].schedule if schedules else None
     wanted = {
@@ -108,7 +117,3 @@ def _schedule(one: DeploymentSchedule) -> str:
     schedule: Any = one.schedule
     times = getattr(schedule, "cron", None) or getattr(schedule, "rrule", None) or f"every {schedule.interval}"
     return f"{times} ({schedule.timezone or 'UTC'}){'' if one.active else ', paused'}"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""The folder that runs start in, from which relative paths count: where ``deployments.serve`` was started."""
+"""The folder that runs start in, from which relative paths count: where ``titanflow serve`` was started."""
 
 from __future__ import annotations
 

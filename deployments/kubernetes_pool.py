@@ -1,4 +1,4 @@
-"""A work pool whose stages are pods: ``python -m deployments.serve --pool NAME --job image=IMAGE``.
+"""A work pool whose stages are pods: ``titanflow serve --pool NAME --job image=IMAGE``.
 
 Prefect's own worker for Kubernetes makes a job of one pod for each stage, from the template in
 ``kubernetes/base-job-template.json``. The variables of the template are what ``--job`` sets.

@@ -1,33 +1,32 @@
 """Notices of the nights: Prefect automations that call a webhook block.
 
 They run on the server, so that a night whose process was killed, or that never started, is reported as well.
-``deployments.serve`` makes them for the experiment of its nightly deployment; ``python -m deployments.notifications
-EXPERIMENT`` makes them on the server that ``PREFECT_API_URL`` names.
+``titanflow serve`` makes them for the experiment of each night that it serves; ``titanflow nights EXPERIMENT --notify``
+makes them on the server that ``PREFECT_API_URL`` names.
 """
 
 from __future__ import annotations
 
-import sys
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Literal
 from uuid import UUID
 
-import typer
 from prefect.automations import AutomationCore
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.events.actions import CallWebhook
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
 
 from deployments.flow_runs.queued_runs import QUEUED
+from deployments.nightly import nightly_name
 from flows.announce import HELD_BACK, PUBLISHED, RESOURCE
-from titanflow.common.errors import ConfigError, Problem, TitanflowError
-from titanflow.common.utf8_mode import restart_in_utf8_mode
-from titanflow.config.experiment import Experiment, load_experiment
+from flows.server.configured_server import check_server
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.config.experiment import Experiment
 
 Kind = Literal["failed", "not started", "published", "held back"]
 KINDS: tuple[Kind, ...] = ("failed", "not started", "published", "held back")
-NIGHTLY = "nightly"
 NOT_STARTED_AFTER = timedelta(hours=1)
 
 OF_THE_FLOW_RUN = """{
@@ -37,8 +36,11 @@ OF_THE_FLOW_RUN = """{
   "scheduled": {{ (flow_run.expected_start_time | string) | tojson }},
   "state": {{ flow_run.state.name | tojson }},
   "message": {{ (flow_run.state.message or "") | tojson }},
-  "link": {{ (flow_run | ui_url or "") | tojson }}
+  "link": {{ (flow_run | ui_url or "") | tojson }},
+  "wandb": "",
+  "prefect": {{ (flow_run | ui_url or "") | tojson }}
 }"""
+"""What a team's chat gets; ``link`` is the flow run, or the model. Both kinds have the same keys."""
 OF_THE_MODEL = """{
   "experiment": {{ event.payload.experiment | tojson }},
   "run": {{ flow_run.name | tojson }},
@@ -46,46 +48,47 @@ OF_THE_MODEL = """{
   "scheduled": {{ (flow_run.expected_start_time | string) | tojson }},
   "state": {{ event.payload.state | tojson }},
   "message": {{ event.payload.message | tojson }},
-  "link": {{ event.payload.link | tojson }}
+  "link": {{ event.payload.link | tojson }},
+  "wandb": {{ event.payload.wandb | tojson }},
+  "prefect": {{ (flow_run | ui_url or "") | tojson }}
 }"""
 
 
-def main(
-    experiment: Annotated[str, typer.Argument(help="The experiment that nightly runs.")],
-    configs: Annotated[str | None, typer.Option(help="Another folder of configs.")] = None,
-) -> None:
-    """Makes the automations that an experiment's `notify` asks for, on the server that PREFECT_API_URL names."""
-    restart_in_utf8_mode()
-    try:
-        for name in ensure_notifications(load_experiment(experiment, configs)):
-            print(name)
-    except TitanflowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+def make_notices(experiment: Experiment) -> list[str]:
+    """Makes the automations of an experiment's own deployment, on the server that ``PREFECT_API_URL`` names.
+
+    Raises:
+        ConfigError: no server is named or answers, or it lacks the webhook block.
+    """
+    expected = "the address of the server that runs the nights"
+    if not (url := PREFECT_API_URL.value()):
+        raise ConfigError(Problem("found nothing", "PREFECT_API_URL", expected=expected))
+    check_server(url, f"set it to {expected}")
+    return ensure_notifications(experiment, nightly_name(experiment))
 
 
-def ensure_notifications(experiment: Experiment) -> list[str]:
-    """Makes or updates the automations of the nightly deployment, removes those not asked for; returns their names."""
+def ensure_notifications(experiment: Experiment, deployment: str) -> list[str]:
+    """Makes or updates the automations of a night's deployment, removes those not asked for; returns their names."""
     notify = experiment.spec.notify
     wanted = notify.on if notify.webhook_block else []
     with get_client(sync_client=True) as client:
         block = _webhook(client, experiment) if wanted else None
         for kind in KINDS:
-            name = automation_name(kind)
+            name = automation_name(deployment, kind)
             found = client.read_automations_by_name(name)
             if block is not None and kind in wanted:
-                automation = _automation(name, kind, block)
+                automation = _automation(deployment, kind, block)
                 if found:
                     client.update_automation(found[0].id, automation)
                 else:
                     client.create_automation(automation)
             for one in found if kind not in wanted else found[1:]:
                 client.delete_automation(one.id)
-    return [automation_name(kind) for kind in KINDS if kind in wanted]
+    return [automation_name(deployment, kind) for kind in KINDS if kind in wanted]
 
 
-def automation_name(kind: Kind) -> str:
-    return f"titanflow: {NIGHTLY}, {kind}"
+def automation_name(deployment: str, kind: Kind) -> str:
+    return f"titanflow: {deployment}, {kind}"
 
 
 def _webhook(client: SyncPrefectClient, experiment: Experiment) -> UUID:
@@ -99,18 +102,18 @@ def _webhook(client: SyncPrefectClient, experiment: Experiment) -> UUID:
         raise ConfigError(problem) from error
 
 
-def _automation(name: str, kind: Kind, block: UUID) -> AutomationCore:
+def _automation(deployment: str, kind: Kind, block: UUID) -> AutomationCore:
     payload = OF_THE_MODEL if kind in ("published", "held back") else OF_THE_FLOW_RUN
     return AutomationCore(
-        name=name,
+        name=automation_name(deployment, kind),
         description="Made by titanflow from the experiment's `notify`; the next deploy overwrites it.",
-        trigger=_trigger(kind),
+        trigger=_trigger(deployment, kind),
         actions=[CallWebhook(block_document_id=block, payload=payload)],
     )
 
 
-def _trigger(kind: Kind) -> EventTrigger:
-    of_deployment = {"prefect.resource.role": "deployment", "prefect.resource.name": NIGHTLY}
+def _trigger(deployment: str, kind: Kind) -> EventTrigger:
+    of_deployment = {"prefect.resource.role": "deployment", "prefect.resource.name": deployment}
     of_run = {"prefect.resource.id": "prefect.flow-run.*"}
     if kind == "failed":
         expect = {"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"}
@@ -129,7 +132,3 @@ def _trigger(kind: Kind) -> EventTrigger:
     event = PUBLISHED if kind == "published" else HELD_BACK
     match = {"prefect.resource.id": f"{RESOURCE}.*"}
     return EventTrigger(expect={event}, match=match, match_related=of_deployment, posture=Posture.Reactive)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,4 +1,4 @@
-"""Server, work pool, worker and deployments on one machine: ``python -m deployments.serve``, or ``make serve``."""
+"""Server, work pool, worker and deployments on one machine: ``titanflow serve``."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
 
-import typer
+import yaml
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from deployments.deployed import check_deployed
-from deployments.edited import changes, deployments_on, described, keep_edited
+from deployments.edited import changes, deployments_on, described, end_other_nights, keep_edited, nights_on
 from deployments.flow_runs.lost_runs import LostRuns
 from deployments.flow_runs.planned_stop import planned_stop
 from deployments.gpu_workers import WHOLE_MACHINE, gpu_shares
 from deployments.home import home
 from deployments.kubernetes_pool import OPTION, ensure_pods_pool
-from deployments.nightly import Nightly, prefect_file
-from deployments.notifications import NIGHTLY, ensure_notifications
-from deployments.server import DEFAULT_PORT, running_server, server_or_running_one
+from deployments.nightly import DEPLOYMENTS, Nights, check_nights, deployments, with_nights
+from deployments.notifications import ensure_notifications
+from deployments.server import running_server, server_or_running_one
 from deployments.stage_pool import deploy_stages
 from deployments.supervised import Supervised
 from deployments.work_pool import POOL, ensure_pool, worker_name
@@ -32,10 +33,9 @@ from flows.interruption.by_signal import hangup_as_sigterm
 from flows.server.configured_server import check_proxies
 from flows.server.server import healthy
 from tasks.process.process import started
-from titanflow.common.errors import ConfigError, Problem, StageFailed, TitanflowError
-from titanflow.common.utf8_mode import replace_what_no_terminal_shows, restart_in_utf8_mode
+from titanflow.common.errors import ConfigError, Problem, StageFailed
 from titanflow.config.experiment import load_experiment
-from titanflow.files.caches import can_be_written, move_unwritable
+from titanflow.files.caches import can_be_written
 
 DEPLOY_SECONDS = 120.0
 WATCH_SECONDS = 1.0
@@ -45,86 +45,84 @@ LOOK_SECONDS = 10.0
 WORKER_ENV = {"PREFECT_WORKER_QUERY_SECONDS": "2"}
 
 
-def main(
-    port: Annotated[
-        int | None,
-        typer.Option(min=1, max=65535, help=f"The server's port, if none is running; by default {DEFAULT_PORT}."),
-    ] = None,
-    pool: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Start only a worker, on a server that runs already: for whole runs ({POOL}), or for the stages with "
-            "this launcher.pool."
-        ),
-    ] = None,
-    job: Annotated[
-        list[str] | None,
-        typer.Option(help="With --pool: stages are pods of Kubernetes with this variable, as image=IMAGE; repeatable."),
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many runs a worker takes at a time.")] = 1,
-    one_worker_per_gpu: Annotated[
-        bool, typer.Option(help="Start a worker for each GPU; by default one worker has all.")
-    ] = False,
-    experiment: Annotated[
-        str | None, typer.Option(help="The experiment that nightly runs.", envvar="TITANFLOW_NIGHTLY_EXPERIMENT")
-    ] = None,
-    nightly_cron: Annotated[
-        str | None,
-        typer.Option(help="The time as in cron: '0 2 * * *' is two at night.", envvar="TITANFLOW_NIGHTLY_CRON"),
-    ] = None,
-    timezone: Annotated[
-        str | None, typer.Option(help="The time zone, as Europe/Berlin.", envvar="TITANFLOW_NIGHTLY_TIMEZONE")
-    ] = None,
+@dataclass(frozen=True)
+class Workers:
+    """How many workers a machine has, one or one for each GPU, and how many runs each takes at a time."""
+
+    limit: int = 1
+    one_per_gpu: bool = False
+
+    @property
+    def shares(self) -> Mapping[str, Mapping[str, str]]:
+        """The end of each worker's name → its environment."""
+        return gpu_shares() if self.one_per_gpu else WHOLE_MACHINE
+
+
+def serve_until_stopped(
+    port: int | None, pool: str | None, job: Sequence[str], workers: Workers, nights: Nights
 ) -> None:
-    """Serves the deployments on-demand and nightly until ^C."""
-    restart_in_utf8_mode()
-    replace_what_no_terminal_shows()
+    """Serves the deployments, or works for a ``pool``, until ^C or SIGTERM.
+
+    Raises:
+        ConfigError: an option, an experiment or the server can't be used.
+        StageFailed: the server or a worker ended too often.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     hangup_as_sigterm()
     try:
         check_proxies()
         check_prefect_home()
-        if moved := move_unwritable():
-            print(f"warning: {moved}", file=sys.stderr)
-        if job and (pool is None or one_worker_per_gpu):
+        if job and (pool is None or workers.one_per_gpu):
             raise ConfigError(Problem("stages are pods", OPTION, expected="--pool, and no --one-worker-per-gpu"))
+        if pool is not None and nights.configs:
+            hint = "the first machine deploys the runs, with their configs; the others only work"
+            raise ConfigError(Problem(f"found {nights.configs}", "--configs", expected="no --pool", hint=hint))
         if pool is not None and job:
-            serve_pods(port, pool, limit, job)
+            serve_pods(port, pool, workers.limit, job)
         elif pool is not None:
-            serve_pool(port, pool, limit, one_worker_per_gpu)
+            serve_pool(port, pool, workers)
         else:
-            serve(port, limit, one_worker_per_gpu, Nightly(experiment, nightly_cron, timezone))
+            serve(port, workers, nights)
     except KeyboardInterrupt:
         print("stopped", flush=True)
-    except TitanflowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
 
 
-def serve(port: int | None, limit: int, one_worker_per_gpu: bool, nightly: Nightly) -> None:
+def serve(port: int | None, workers: Workers, asked: Nights) -> None:
     """Starts what isn't running yet, deploys, and watches until it is interrupted; then stops what it started."""
     here = home()
     logs = logs_of()
-    shares = gpu_shares() if one_worker_per_gpu else WHOLE_MACHINE
-    deployments = prefect_file(nightly, logs)
+    shares, named = workers.shares, check_nights(asked)
     with contextlib.ExitStack() as stack:
         url, server = stack.enter_context(server_or_running_one(port, logs))
         env = {"PREFECT_API_URL": url, "TITANFLOW_HOME": str(here)}
         ensure_pool(url)
-        workers = stack.enter_context(working_for_each(shares, env, limit, logs))
-        before = deployments_on(url, deployments)
-        keep_edited(deployments, before, nightly)
-        deploy(env, logs, deployments)
-        after = deployments_on(url, deployments)
-        for change in changes(before, after):
-            print(change, flush=True)
-        notify(url, str(after[NIGHTLY].parameters.get("experiment")))
-        print(welcome(url, logs, described(after[NIGHTLY])), flush=True)
-        watch(server, workers, LostRuns(url, lambda line: print(line, flush=True)))
+        at_work = stack.enter_context(working_for_each(shares, env, workers.limit, logs))
+        nights = deploy(url, env, logs, named, asked)
+        print(welcome(url, logs, nights), flush=True)
+        watch(server, at_work, LostRuns(url, lambda line: print(line, flush=True)))
 
 
-def serve_pool(port: int | None, pool: str, limit: int, one_worker_per_gpu: bool) -> None:
+def deploy(url: str, env: Mapping[str, str], logs: Path, nights: Mapping[str, str], asked: Nights) -> list[str]:
+    """Deploys, keeping what was edited on the server; says what changed, and returns when which night runs what."""
+    before = deployments_on(url)
+    # Without a word about experiments, the nights are those that there are.
+    wanted = nights if asked.experiments else nights_on(before) or nights
+    content = with_nights(deployments(), wanted, asked)
+    path = logs / DEPLOYMENTS.name
+    kept = {**content, "deployments": list(keep_edited(content["deployments"], before, asked))}
+    path.write_text(yaml.safe_dump(kept, sort_keys=False), encoding="utf-8")
+    run_deploy(env, logs, path)
+    end_other_nights(url, before, wanted)
+    after = deployments_on(url)
+    for change in changes(before, after):
+        print(change, flush=True)
+    for name in wanted:
+        notify(url, after[name])
+    return [described(after[name]) for name in wanted]
+
+
+def serve_pool(port: int | None, pool: str, workers: Workers) -> None:
     """Works for a pool until it is interrupted, on the server of the runs."""
     here = home()
     url = running_server(port)
@@ -136,12 +134,11 @@ def serve_pool(port: int | None, pool: str, limit: int, one_worker_per_gpu: bool
         ensure_pool(url, pool)
         served = f"stages with launcher.pool: {pool}"
     env = {"PREFECT_API_URL": url, "TITANFLOW_HOME": str(here)}
-    shares = gpu_shares() if one_worker_per_gpu else WHOLE_MACHINE
-    with working_for_each(shares, env, limit, logs, pool) as workers:
+    with working_for_each(workers.shares, env, workers.limit, logs, pool) as at_work:
         if pool != POOL:
             deploy_stages(url, pool, here)
         print(f"{served} run here; logs: {logs}. ^C stops the worker.", flush=True)
-        watch(None, workers, LostRuns(url, lambda line: print(line, flush=True), pool))
+        watch(None, at_work, LostRuns(url, lambda line: print(line, flush=True), pool))
 
 
 def serve_pods(port: int | None, pool: str, limit: int, job: Sequence[str]) -> None:
@@ -200,8 +197,8 @@ def working(env: Mapping[str, str], limit: int, logs: Path, share: str = "", poo
                 worker.stop()
 
 
-def deploy(env: Mapping[str, str], logs: Path, deployments: Path) -> None:
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(deployments)]
+def run_deploy(env: Mapping[str, str], logs: Path, path: Path) -> None:
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path)]
     log = logs / "deploy.log"
     log.unlink(missing_ok=True)
     with started(command, log, env) as process:
@@ -211,18 +208,19 @@ def deploy(env: Mapping[str, str], logs: Path, deployments: Path) -> None:
             raise StageFailed(f"prefect deploy {ended}:\n{said}")
 
 
-def notify(url: str, experiment: str) -> None:
-    """Makes the notices of nightly's experiment, which may have been edited in the UI since it was checked."""
+def notify(url: str, night: DeploymentResponse) -> None:
+    """Makes the notices of a night's experiment, which may have been edited in the UI since it was checked."""
     try:
-        loaded = load_experiment(experiment)
+        loaded = load_experiment(str(night.parameters.get("experiment")), night.parameters.get("configs"))
     except ConfigError as error:
-        print(f"nightly can't run, and nobody is notified: {error}", file=sys.stderr, flush=True)
+        print(f"{night.name} can't run, and nobody is notified: {error}", file=sys.stderr, flush=True)
         return
     with temporary_settings({PREFECT_API_URL: url}):
-        ensure_notifications(loaded)
+        ensure_notifications(loaded, night.name)
 
 
-def welcome(url: str, logs: Path, nightly: str) -> str:
+def welcome(url: str, logs: Path, nights: Sequence[str]) -> str:
+    """What to do now; its last line says that all has started."""
     return "\n".join(
         [
             f"Prefect's UI: {url.removesuffix('/api')}    logs: {logs}",
@@ -231,7 +229,9 @@ def welcome(url: str, logs: Path, nightly: str) -> str:
             *([f"  export NO_PROXY={hosts}"] if (hosts := os.environ.get("NO_PROXY")) else []),
             "  prefect deployment run pretrain-sft/on-demand --watch",
             "  prefect deployment run pretrain-sft/on-demand --param pretrain_steps=50 --param run=short --watch",
-            f"{nightly} ^C stops everything.",
+            *nights,
+            *(["Nights that are due at one time take turns."] if len(nights) > 1 else []),
+            "^C stops everything.",
         ]
     )
 
@@ -255,7 +255,3 @@ def watch(server: Supervised | None, workers: Sequence[Supervised], lost: LostRu
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-if __name__ == "__main__":
-    typer.run(main)

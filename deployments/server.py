@@ -1,4 +1,4 @@
-"""The Prefect server of a served machine: one that runs already, or one that ``deployments.serve`` keeps alive."""
+"""The Prefect server of a served machine: one that runs already, or one that ``titanflow serve`` keeps alive."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 import prefect
 from prefect.settings import PREFECT_API_URL
 
+from deployments.database import OwnDatabase
 from deployments.supervised import Supervised
 from flows.server.configured_server import check_server
 from flows.server.server import STARTUP_SECONDS, api_url, healthy, is_free, wait_until_healthy
-from tasks.process.process import Process
 from titanflow.common.errors import ConfigError, Problem, StageFailed
 
 DEFAULT_PORT = 4200
@@ -33,7 +33,7 @@ UNKNOWN_MIGRATION = "Can't locate revision identified by"
 def running_server(port: int | None) -> str:
     """The address of a server that runs already: the configured one, or one on this machine."""
     url = PREFECT_API_URL.value() or api_url(port or DEFAULT_PORT)
-    check_server(url, "set PREFECT_API_URL to the server that the runs are on (make serve starts it)")
+    check_server(url, "set PREFECT_API_URL to the server that the runs are on (titanflow serve starts it)")
     return url
 
 
@@ -53,11 +53,7 @@ def server_or_running_one(port: int | None, logs: Path) -> Iterator[tuple[str, S
     if not is_free(own):
         raise ConfigError(Problem(f"port {own} is taken", key="--port", expected="a free port: --port 4201"))
     print(f"starting a Prefect server at {url} …", flush=True)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HERE[0], "--port", str(own)]
-    log = logs / "server.log"
-    # The server makes the links in notifications, and its page asks port 4200 unless told otherwise.
-    env = {**SERVER_ENV, "PREFECT_UI_URL": url.removesuffix("/api"), "PREFECT_SERVER_UI_API_URL": url}
-    server = Supervised("server", command, log, env, is_up=lambda process: _wait_until_up(process, url, log))
+    server = _started(url, own, logs)
     try:
         yield url, server
     finally:
@@ -74,12 +70,37 @@ def own_port(url: str) -> int | None:
         return None
 
 
-def _wait_until_up(process: Process, url: str, log: Path) -> None:
+def _started(url: str, port: int, logs: Path) -> Supervised:
+    """The server, on a database of its own."""
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HERE[0], "--port", str(port)]
+    log, database = logs / "server.log", OwnDatabase(logs)
+    # The server makes the links in notifications, and its page asks port 4200 unless told otherwise.
+    env = {**SERVER_ENV, "PREFECT_UI_URL": url.removesuffix("/api"), "PREFECT_SERVER_UI_API_URL": url}
+    env |= database.environment
+
+    def start() -> Supervised:
+        return Supervised(
+            "server", command, log, env, is_up=lambda process: wait_until_healthy(process, url, log, STARTUP_SECONDS)
+        )
+
+    if said := database.take_over():
+        print(said, flush=True)
     try:
-        wait_until_healthy(process, url, log, STARTUP_SECONDS)
+        return start()
     except StageFailed as failed:
         if UNKNOWN_MIGRATION not in log.read_text(encoding="utf-8", errors="replace"):
             raise
-        found = f"a newer Prefect than {prefect.__version__} has changed the database in it; its log: {log}"
-        expected = "that Prefect, or a folder of its own: PREFECT_HOME=…"
-        raise ConfigError(Problem(found, "PREFECT_HOME", expected=expected)) from failed
+        if not database.is_copied:
+            raise ConfigError(_newer(database, log)) from failed
+    print(database.begin_empty(), flush=True)
+    return start()
+
+
+def _newer(database: OwnDatabase, log: Path) -> Problem:
+    found = f"a newer Prefect than {prefect.__version__} has changed the served database; its log: {log}"
+    if database.is_named:
+        return Problem(found, "PREFECT_SERVER_DATABASE_CONNECTION_URL", expected="that Prefect, or another database")
+    hint = f"without {database.path} it begins empty: no runs, no edits of the deployments, no blocks"
+    return Problem(
+        found, str(database.path), expected="that Prefect, or a folder of its own: PREFECT_HOME=…", hint=hint
+    )

@@ -1,4 +1,4 @@
-"""The deployment of single stages in a work pool of its own: ``python -m deployments.serve --pool NAME``."""
+"""The deployment of single stages in a work pool of its own: ``titanflow serve --pool NAME``."""
 
 from __future__ import annotations
 

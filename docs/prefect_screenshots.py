@@ -1,6 +1,6 @@
 """Pictures of Prefect's pages for the README: ``python docs/prefect_screenshots.py [http://127.0.0.1:4200]``.
 
-The form of the on-demand deployment and the newest run, of a server that runs (``make serve``). Needs Chromium or
+The form of the on-demand deployment and the newest run, of a server that runs (``titanflow serve``). Needs Chromium or
 Chrome on the PATH. The pages are alive: what is pictured is what they show a while after they were opened.
 """
 
@@ -104,7 +104,9 @@ def main() -> int:
     try:
         shown = pages(args.url)
     except OSError as error:
-        print(f"no server with the on-demand deployment answers at {args.url} ({error}): make serve", file=sys.stderr)
+        print(
+            f"no server with the on-demand deployment answers at {args.url} ({error}): titanflow serve", file=sys.stderr
+        )
         return 2
     args.out.mkdir(parents=True, exist_ok=True)
     for name, address in shown.items():

@@ -10,12 +10,18 @@ from prefect.events import emit_event
 
 from titanflow.planning.stage_plan import Plan
 from titanflow.runs.results import PublishResult, StageResult
+from titanflow.runs.wandb_record import newest_url
 
 PUBLISHED = "titanflow.published"
 HELD_BACK = "titanflow.held-back"
 RESOURCE = "titanflow.runs"
 """The events' resource is ``titanflow.runs.<experiment>.<run>``."""
 EVENTS = {"published": PUBLISHED, "held back": HELD_BACK}
+
+
+def told(result: PublishResult) -> str:
+    """Why a model was published or held back, in words; the first one's gate says that it compared with nothing."""
+    return result.gate.reason if result.gate is not None else "no gate was asked for (publish.gate)"
 
 
 def announce(plan: Plan, results: list[StageResult]) -> None:
@@ -33,7 +39,8 @@ def announce(plan: Plan, results: list[StageResult]) -> None:
                 "experiment": plan.experiment,
                 "run": plan.run,
                 "state": result.status,
-                "message": result.gate.reason if result.gate is not None else "",
+                "message": told(result),
                 "link": result.pull_request or result.location,
+                "wandb": newest_url(one.run.folder for one in plan.stages),
             },
         )

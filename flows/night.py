@@ -13,6 +13,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
+    FlowRunFilterEndTime,
     FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
@@ -33,9 +34,11 @@ from titanflow.planning.plan import check_run_name
 from titanflow.runs.manifest import now
 
 SKIPPED = "Skipped"
+DONE_BEFORE = "Done before"
+"""The state of a night that an earlier run of its folder, as one by hand, left nothing to do."""
 LATE = timedelta(hours=1)
 """How late a night may begin if missed ones aren't caught up with: an earlier run may have taken long."""
-DONE = ("published", "finished")
+DONE = ("published", "held back", "finished")
 NIGHTS_LOCK = ".nights.lock"
 UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
 
@@ -73,19 +76,23 @@ def why_left_out(catch_up: bool) -> str:
     scheduled, present = flow_run.scheduled_start_time or clock(), clock()
     if newer := _newer_nights(scheduled, present):
         return f"{newer} newer {'nights are' if newer > 1 else 'night is'} due: the newest is run"
-    if not catch_up and present - scheduled > LATE:
-        late = timedelta(seconds=round((present - scheduled).total_seconds()))
+    if not catch_up and present - scheduled > LATE and (wait := present - _turn(scheduled, present)) > LATE:
+        late = timedelta(seconds=round(wait.total_seconds()))
         return f"{late} h late; with nightly.catch_up: true it would run"
     return ""
 
 
 def scheduled_day() -> str:
     """The day that this flow run was scheduled for, in the time zone of its deployment's schedule."""
-    zone: tzinfo = UTC
-    if deployment.id:
-        with get_client(sync_client=True) as client:
-            zone = _time_zone(client, client.read_flow_run(flow_run.id))
-    return _day(flow_run.scheduled_start_time, zone)
+    return _day(flow_run.scheduled_start_time, scheduled_zone())
+
+
+def scheduled_zone() -> tzinfo:
+    """The time zone of this flow run's schedule; UTC if it has none."""
+    if not deployment.id:
+        return UTC
+    with get_client(sync_client=True) as client:
+        return _time_zone(client, client.read_flow_run(flow_run.id))
 
 
 def day_of(client: SyncPrefectClient, run: FlowRun) -> str:
@@ -127,6 +134,16 @@ def _newer_nights(scheduled: datetime, present: datetime) -> int:
     return sum(str(run.id) != str(flow_run.id) for run in later)
 
 
+def _turn(scheduled: datetime, present: datetime) -> datetime:
+    """When this night's turn came: at its time, or at the end of the last night of another experiment since then."""
+    wanted = FlowRunFilter(end_time=FlowRunFilterEndTime(after_=scheduled, before_=present))
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(flow_run_filter=wanted)
+    # Of the same deployment are the nights that were missed, and end at once.
+    others = [run for run in found if run.parameters.get("night") and str(run.deployment_id) != str(deployment.id)]
+    return max([scheduled, *(run.end_time for run in others if run.end_time)])
+
+
 def _left_out(night: Night, folder: Path, reason: str, has_begun: bool) -> State[Any]:
     if not has_begun:
         night.end(folder, "skipped", reason)
@@ -135,14 +152,14 @@ def _left_out(night: Night, folder: Path, reason: str, has_begun: bool) -> State
     return Completed(name=SKIPPED, message=reason)
 
 
-def _at_work(night: Night, folder: Path, config: Experiment, work: Callable[[], Summary]) -> Summary:
+def _at_work(night: Night, folder: Path, config: Experiment, work: Callable[[], Summary]) -> Summary | State[Any]:
     state: NightState = "failed"
-    message = ""
+    message = done_at = ""
     try:
         summary = work()
         state = "published" if summary.published else "held back" if summary.held_back else "finished"
-        message = summary.held_back
-        return summary
+        message, done_at = summary.held_back, summary.done_at
+        return _done_before(summary, state) if done_at else summary
     except Exception as error:
         message = str(error)
         raise
@@ -155,8 +172,17 @@ def _at_work(night: Night, folder: Path, config: Experiment, work: Callable[[], 
             ended = Night.read(folder) or night
             # A night that was done before, and had nothing left to do, keeps its record.
             if ended.state not in DONE:
-                ended.end(folder, state, message)
+                ended.end(folder, state, message, done_at)
             _afterwards(folder, config)
+
+
+def _done_before(summary: Summary, state: NightState) -> State[Any]:
+    """What a night says that found nothing to do: otherwise it would look like one that did."""
+    when = datetime.fromisoformat(summary.done_at).astimezone(scheduled_zone())
+    found = summary.held_back and f"held back: {summary.held_back}"
+    message = f"done at {when:%Y-%m-%d %H:%M %Z}, by an earlier run: {summary.told or found or state}"
+    get_run_logger().info("night %s was %s", summary.run, message)
+    return Completed(name=DONE_BEFORE, message=message, data=summary)
 
 
 def _afterwards(folder: Path, config: Experiment) -> None:

@@ -78,7 +78,8 @@ def pretrain_sft(
 
     A stage whose inputs haven't changed is CACHED; one that was interrupted resumes from its newest checkpoint.
     A stage that was made from other inputs is STALE, and the run is refused unless on_stale says otherwise.
-    If the gate holds the model back, the run completes in the state "Held back".
+    If the gate holds the model back, the run completes in the state "Held back". A night that an earlier run has done
+    completes in the state "Done before", whose message says when.
 
     Args:
         experiment: Name of an experiment in configs/experiments, or its file.
@@ -124,6 +125,8 @@ def pretrain_sft(
         return Failed(message=str(error), data=error)
     if isinstance(ended, Summary) and ended.held_back:
         return Completed(name=HELD_BACK, message=ended.held_back, data=ended)
+    if isinstance(ended, Summary) and ended.told:
+        return Completed(message=ended.told, data=ended)
     return ended
 
 

@@ -7,7 +7,7 @@ from typing import cast
 
 from prefect import get_run_logger
 
-from flows.announce import announce
+from flows.announce import announce, told
 from flows.parameters.run_request import RunRequest
 from flows.plan_artifact import leave_markdown, show_plan
 from flows.run_lock import run_lock
@@ -38,13 +38,19 @@ TASKS = {"prepare": prepare, "pretrain": pretrain, "sft": sft, "evaluate": evalu
 
 
 class Summary(Strict):
-    """What a flow run returns: where its results are; ``held_back`` says why nothing was published."""
+    """What a flow run returns: where its results are; ``held_back`` says why nothing was published.
+
+    ``told`` is what there is to say of a published model. ``done_at`` is the time at which an earlier run finished the
+    last stage, if it left nothing to do.
+    """
 
     experiment: str
     run: str
     folder: Path
     published: str = ""
     held_back: str = ""
+    told: str = ""
+    done_at: str = ""
 
 
 def run_plan(plan: Plan, request: RunRequest, wait: bool = True) -> Summary:
@@ -72,16 +78,21 @@ def run_plan(plan: Plan, request: RunRequest, wait: bool = True) -> Summary:
             leave_report(plan)
     show_summary(plan, results)
     announce(plan, results)
-    published = [
-        result.location for result in results if isinstance(result, PublishResult) and result.status == "published"
-    ]
+    published = next((one for one in results if isinstance(one, PublishResult) and one.status == "published"), None)
     return Summary(
         experiment=plan.experiment,
         run=plan.run,
         folder=plan.folder,
-        published="".join(published),
+        published=published.location if published else "",
         held_back=held_back(results),
+        told=f"published as {published.location}: {told(published)}" if published else "",
+        done_at=_finished(plan) if plan.is_cached else "",
     )
+
+
+def _finished(plan: Plan) -> str:
+    """When the last stage of a plan was finished."""
+    return max((record.finished for record in Manifest.open(plan.folder).stages.values()), default="")
 
 
 def _tell(text: str) -> None:

@@ -59,7 +59,7 @@ def check_pools(plan: Plan) -> None:
         origin = stage.run.origins.get("launcher.pool", "")
         hint = (
             f"start one on its machine, with PREFECT_API_URL of the run's server: "
-            f"python -m deployments.serve --pool {stage.pool}; or unset launcher.pool"
+            f"titanflow serve --pool {stage.pool}; or unset launcher.pool"
         )
         problems.append(Problem(f"found {stage.pool!r}: {reason}", key, origin, "a work pool with a worker", hint))
     if problems:

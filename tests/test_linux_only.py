@@ -19,7 +19,7 @@ PROGRAMS = [
         "titan.evaluate.evaluate",
         "titan.export.export",
     ),
-    *("deployments.serve", "deployments.notifications", "flows.server.own_server"),
+    "flows.server.own_server",
 ]
 
 

@@ -14,8 +14,9 @@ from imports_of import PACKAGES, imported_names, imports, names_imported, source
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (
-    ("deployments", "titanflow/__main__.py"),
+    ("titanflow/__main__.py",),
     ("titanflow/cli",),
+    ("deployments",),
     ("flows",),
     ("tasks", "titan"),
     ("titanflow/report", "titanflow/draft"),

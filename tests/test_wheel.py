@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import zipfile
@@ -44,7 +45,7 @@ def hostile(tmp_path: Path) -> Path:
 def titanflow(wheel: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command as the wheel's script starts it."""
     script = "import sys, titanflow.cli.main as cli; assert cli.__file__.startswith(sys.argv.pop(1)), cli; cli.main()"
-    environ = {**os.environ, "PYTHONPATH": str(wheel), "HF_HUB_OFFLINE": "1"}
+    environ = {**os.environ, "PYTHONPATH": str(wheel), "HF_HUB_OFFLINE": "1", "PREFECT_HOME": str(wheel.parent)}
     command = [sys.executable, "-P", "-c", script, str(wheel), *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environ)
 
@@ -82,6 +83,18 @@ def test_its_configs_are_its_own(wheel: Path, hostile: Path) -> None:
     done = titanflow(wheel, hostile, "config", "stdlib", "--origin")
     assert done.returncode == 0, done.stderr
     assert str(wheel / "titanflow" / "configs" / "experiments" / "stdlib.yaml") in done.stdout
+
+
+def test_it_serves_from_a_folder_that_is_no_clone(wheel: Path, hostile: Path, tmp_path: Path) -> None:
+    hidden = titanflow(wheel, hostile, "serve")
+    assert (hidden.returncode, "which Prefect would import" in hidden.stderr) == (2, True)
+    (tmp_path / "empty").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = titanflow(wheel, tmp_path / "empty", "serve", "--port", str(port))
+    # The last thing that is asked before a server starts: the deployments and the nights' experiment are found by now.
+    assert f"error: --port: port {port} is taken" in done.stderr
+    assert list((tmp_path / "empty").iterdir()) == []
 
 
 def test_a_process_that_prepares_data(wheel: Path, hostile: Path, tmp_path: Path) -> None:

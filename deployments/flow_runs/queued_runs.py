@@ -20,11 +20,14 @@ from prefect.exceptions import ParameterTypeError, PrefectException
 from prefect.states import Scheduled
 
 from deployments.flow_runs.in_hand import state_of
+from deployments.nightly import is_night
 from deployments.work_pool import POOL
 from flows.night import day_of
 from flows.pretrain_sft import pretrain_sft, title
 
 QUEUED = "Queued"
+IN_TURN = "In turn"
+"""The state of a night that waits for other experiments' nights alone. Nobody is told that it hasn't started."""
 UNTOLD = ("Scheduled", "Late")
 """The states that say nothing of why a run waits."""
 FOUND_AFTER = timedelta(seconds=5)
@@ -46,8 +49,9 @@ def tell_queued(client: SyncPrefectClient, pool: str, in_hand: Sequence[FlowRun]
         if in_hand and state_of(client.read_flow_run(run.id)).is_scheduled():
             at_work = ", ".join(sorted(one.name for one in in_hand))
             message = f"Waits until a worker has time for it. When it came, these were at work: {at_work}."
+            name = IN_TURN if all(is_night(one.parameters) for one in (run, *in_hand)) else QUEUED
             due = state_of(run).state_details.scheduled_time
-            client.set_flow_run_state(run.id, Scheduled(name=QUEUED, scheduled_time=due, message=message))
+            client.set_flow_run_state(run.id, Scheduled(name=name, scheduled_time=due, message=message))
 
 
 def _due(client: SyncPrefectClient, pool: str, before: datetime) -> list[FlowRun]:

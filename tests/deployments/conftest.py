@@ -1,7 +1,9 @@
 """A served machine for the deployments' tests."""
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -26,12 +28,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @dataclass
 class Served:
-    """A running ``deployments.serve``."""
+    """A running ``titanflow serve``."""
 
     process: subprocess.Popen
     url: str
     output: Path
     home: Path
+    env: dict[str, str]
 
     def prefect(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs Prefect's command line against it."""
@@ -47,6 +50,14 @@ class Served:
         return [process for process in family if alive(process.pid)]
 
 
+def newer_database(path: Path) -> None:
+    """A database of another Prefect, which no migration here leads to."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("create table alembic_version (version_num varchar(32) not null)")
+        database.execute("insert into alembic_version values ('of_a_newer_one')")
+        database.commit()
+
+
 @pytest.fixture(scope="module")
 def tiny_configs(tmp_path_factory):
     """An experiment of three stages, one of them a training: a served run asks for no more."""
@@ -56,24 +67,28 @@ def tiny_configs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """Served where much stands in the way: a dead proxy, a poor locale, no home folder, its own address as that of
-    another server."""
+    another server, and a database that a newer Prefect has changed."""
     home = tmp_path_factory.mktemp("served")
     port = free_port()
     output = home / "output"
     (home / "file").touch()
     (home / "tmp").mkdir()
+    (home / "workspace").mkdir()
+    newer_database(home / "prefect.db")
     env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     env |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "latin-1"}
     env |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
     env |= {"HOME": str(home / "file" / "home"), "TMPDIR": str(home / "tmp"), "PREFECT_HOME": str(home)}
+    env |= {"PREFECT_API_URL": api_url(port), "OMP_NUM_THREADS": "1"}
     with output.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "deployments.serve"],
-            env={**env, "PREFECT_API_URL": api_url(port), "OMP_NUM_THREADS": "1"},
+            [sys.executable, "-m", "titanflow.cli.main", "serve"],
+            env=env,
+            cwd=home / "workspace",
             stdout=file,
             stderr=subprocess.STDOUT,
         )
-    served = Served(process, api_url(port), output, home)
+    served = Served(process, api_url(port), output, home, env)
     try:
         wait_for(lambda: process.poll() is not None or "^C" in output.read_text(), "the server", patience=2 * PATIENCE)
         assert process.poll() is None, output.read_text()

@@ -3,13 +3,12 @@
 from uuid import uuid4
 
 import pytest
-import yaml
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 
-from deployments.edited import changes, described, keep_edited
-from deployments.nightly import Nightly, prefect_file
+from deployments.edited import changes, described, keep_edited, nights_on
+from deployments.nightly import Nights, check_nights, deployments, with_nights
 
 PARAMETERS = {"run": "{date}", "night": True, "experiment": "stdlib", "pretrain_steps": 7}
 
@@ -18,27 +17,30 @@ def schedule(cron="0 3 * * *", active=True, timezone="UTC"):
     return DeploymentSchedule(schedule=CronSchedule(cron=cron, timezone=timezone), active=active)
 
 
+NAME = "nightly-stdlib_nightly"
+
+
 def deployment(*schedules, parameters=PARAMETERS, **edited):
     return DeploymentResponse(
-        name="nightly", flow_id=uuid4(), parameters=parameters, schedules=list(schedules), **{"paused": False, **edited}
+        name=NAME, flow_id=uuid4(), parameters=parameters, schedules=list(schedules), **{"paused": False, **edited}
     )
 
 
-def deployed(tmp_path, found, asked):
-    """What is deployed as nightly."""
-    path = prefect_file(asked, tmp_path)
-    keep_edited(path, {"nightly": found} if found else {}, asked)
-    return {one["name"]: one for one in yaml.safe_load(path.read_text())["deployments"]}["nightly"]
+def deployed(found, asked, name=NAME):
+    """What is deployed, for a night or under another name."""
+    content = with_nights(deployments(), check_nights(asked), asked)
+    kept = keep_edited(content["deployments"], {found.name: found} if found else {}, asked)
+    return {one["name"]: one for one in kept}[name]
 
 
-def test_the_first_time_it_is_as_prefect_yaml_has_it(tmp_path):
-    nightly = deployed(tmp_path, None, Nightly())
+def test_the_first_time_it_is_as_prefect_yaml_has_it():
+    nightly = deployed(None, Nights())
     assert nightly["schedules"] == [{"cron": "0 2 * * *", "timezone": "UTC", "active": True}]
     assert "paused" not in nightly
 
 
-def test_parameters_schedules_and_pause_stay(tmp_path):
-    nightly = deployed(tmp_path, deployment(schedule(active=False), paused=True), Nightly())
+def test_parameters_schedules_and_pause_stay():
+    nightly = deployed(deployment(schedule(active=False), paused=True), Nights())
     assert (nightly["parameters"], nightly["paused"]) == (PARAMETERS, True)
     assert "schedules" not in nightly
 
@@ -46,46 +48,66 @@ def test_parameters_schedules_and_pause_stay(tmp_path):
 @pytest.mark.parametrize(
     ("schedules", "asked", "wanted"),
     [
-        ([schedule(active=False)], Nightly(cron="0 4 * * *"), ("0 4 * * *", "UTC", False)),
-        ([schedule()], Nightly(timezone="Europe/Berlin"), ("0 3 * * *", "Europe/Berlin", True)),
-        ([schedule(active=False)], Nightly(cron="0 3 * * *"), None),
-        ([schedule(), schedule("0 5 * * *", False)], Nightly(cron="0 3 * * *"), ("0 3 * * *", "UTC", True)),
+        ([schedule(active=False)], Nights(cron="0 4 * * *"), ("0 4 * * *", "UTC", False)),
+        ([schedule()], Nights(timezone="Europe/Berlin"), ("0 3 * * *", "Europe/Berlin", True)),
+        ([schedule(active=False)], Nights(cron="0 3 * * *"), None),
+        ([schedule(), schedule("0 5 * * *", False)], Nights(cron="0 3 * * *"), ("0 3 * * *", "UTC", True)),
         (
             [DeploymentSchedule(schedule=IntervalSchedule(interval=60))],
-            Nightly(cron="0 3 * * *"),
+            Nights(cron="0 3 * * *"),
             ("0 3 * * *", "UTC", True),
         ),
-        ([], Nightly(cron="0 3 * * *"), ("0 3 * * *", "UTC", True)),
+        ([], Nights(cron="0 3 * * *"), ("0 3 * * *", "UTC", True)),
     ],
 )
-def test_the_command_line_counts_for_more_and_ends_no_pause(tmp_path, schedules, asked, wanted):
-    nightly = deployed(tmp_path, deployment(*schedules), asked)
+def test_the_command_line_counts_for_more_and_ends_no_pause(schedules, asked, wanted):
+    nightly = deployed(deployment(*schedules), asked)
     found = nightly.get("schedules")
     assert found == ([dict(zip(("cron", "timezone", "active"), wanted, strict=True))] if wanted else None)
 
 
-def test_the_experiment_of_the_command_line_leaves_the_other_parameters(tmp_path):
-    nightly = deployed(tmp_path, deployment(), Nightly("stdlib_nightly"))
+def test_the_experiment_of_the_command_line_leaves_the_other_parameters():
+    nightly = deployed(deployment(), Nights(("stdlib_nightly",)))
     assert nightly["parameters"] == {**PARAMETERS, "experiment": "stdlib_nightly"}
+
+
+def test_an_experiment_that_is_named_again_has_a_night_again():
+    asked = Nights(("stdlib_nightly",))
+    assert deployed(deployment(), asked)["schedules"] == [{"cron": "0 2 * * *", "timezone": "UTC", "active": True}]
+    assert "schedules" not in deployed(deployment(), Nights())
+    assert "schedules" not in deployed(deployment(schedule(active=False)), asked)
+
+
+def test_the_configs_of_the_command_line_are_those_of_all_runs(tmp_path):
+    asked = Nights(configs=str(tmp_path))
+    assert deployed(deployment(), asked)["parameters"] == {**PARAMETERS, "configs": str(tmp_path)}
+    assert deployed(None, asked)["parameters"]["configs"] == str(tmp_path)
+    assert deployed(None, asked, "on-demand")["parameters"] == {"configs": str(tmp_path)}
+    assert "parameters" not in deployed(None, Nights(), "on-demand")
+
+
+def test_without_a_word_the_nights_are_those_that_there_are():
+    mine, by_hand = deployment(schedule()), deployment(parameters={"experiment": "stdlib"})
+    assert nights_on({"nightly-mine": mine, "on-demand": by_hand}) == {"nightly-mine": "stdlib"}
 
 
 def test_what_does_not_stay_is_said():
     before = deployment(schedule(active=False), tags=["mine"])
     after = deployment(schedule("0 4 * * *", active=False))
-    assert sorted(changes({"nightly": before}, {"nightly": after})) == [
-        "nightly: the schedule 0 3 * * * (UTC), paused → 0 4 * * * (UTC), paused, as this was started",
-        "nightly: the tags ['mine'] → [], as this was started",
+    assert sorted(changes({NAME: before}, {NAME: after})) == [
+        f"{NAME}: the schedule 0 3 * * * (UTC), paused → 0 4 * * * (UTC), paused, as this was started",
+        f"{NAME}: the tags ['mine'] → [], as this was started",
     ]
-    assert list(changes({}, {"nightly": after})) == []
+    assert list(changes({}, {NAME: after})) == []
 
 
 @pytest.mark.parametrize(
     ("nightly", "says"),
     [
-        (deployment(schedule()), "nightly runs stdlib at 0 3 * * * (UTC)."),
-        (deployment(schedule(active=False)), "nightly runs stdlib at 0 3 * * * (UTC), paused."),
-        (deployment(schedule(), paused=True), "nightly runs stdlib at 0 3 * * * (UTC); it is paused."),
-        (deployment(), "nightly runs stdlib at no schedule."),
+        (deployment(schedule()), f"{NAME} runs stdlib at 0 3 * * * (UTC)."),
+        (deployment(schedule(active=False)), f"{NAME} runs stdlib at 0 3 * * * (UTC), paused."),
+        (deployment(schedule(), paused=True), f"{NAME} runs stdlib at 0 3 * * * (UTC); it is paused."),
+        (deployment(), f"{NAME} runs stdlib at no schedule."),
     ],
 )
 def test_a_start_says_when_nightly_runs_what(nightly, says):

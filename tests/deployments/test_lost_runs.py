@@ -6,21 +6,17 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
-from types import SimpleNamespace
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import psutil
 import pytest
-from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.schedules import CronSchedule
-from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Pending, Running, Scheduled
+from stand_in_server import HERE, StandInServer
 from watching import PATIENCE, alive, wait_for
 
 from deployments.flow_runs import lost_runs
 from deployments.flow_runs.lost_runs import FLOW_RUN_ID, LOOKS, LOOKS_PENDING, LostRuns, automatic_attempt, living_runs
-from deployments.work_pool import host_of, worker_name
+from deployments.work_pool import host_of
 from flows import sign_of_life as module_of_signs
 from flows.sign_of_life import sign_of_life
 from tasks.process.process import MARK
@@ -29,63 +25,11 @@ from tasks.ui.labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, SIGN_LABEL
 KILLED = "Process exited with status code: -9. Process exited due to a SIGKILL signal."
 AGAIN = Scheduled(name="AwaitingRetry", message=f"Attempt 2 of 3, after: {KILLED}")
 RETRY = Scheduled(name="AwaitingRetry", message="Retry from the UI")
-HERE = {"prefect.worker.name": f"{socket.gethostname()}-77", "prefect.worker.type": "process"}
-
-
-class Server:
-    """The part of Prefect's client that is used, on runs that are held here."""
-
-    def __init__(self):
-        self.runs, self.history, self.past = {}, {}, {}
-        self.workers = {worker_name(): "ONLINE"}
-        self.ahead = timedelta()
-
-    def hello(self):
-        """With the server's time, in whole seconds."""
-        return SimpleNamespace(headers={"date": format_datetime(datetime.now(UTC) + self.ahead)})
-
-    def read_workers_for_work_pool(self, pool):
-        return [SimpleNamespace(name=name, status=status) for name, status in self.workers.items()]
-
-    def add(self, state, labels=HERE, deployment=True, pool="titanflow", past=(), **more):
-        run = FlowRun(
-            id=uuid4(),
-            flow_id=uuid4(),
-            name="tiny",
-            state=state,
-            labels=labels,
-            deployment_id=uuid4() if deployment else None,
-            work_pool_name=pool,
-            **more,
-        )
-        self.runs[run.id], self.history[run.id], self.past[run.id] = run, [], past
-        return run.id
-
-    def read_flow_run(self, run):
-        if run not in self.runs:
-            raise ObjectNotFound(Exception("404"))
-        return self.runs[run]
-
-    def read_flow_run_states(self, run):
-        states = [*self.past.get(run, []), self.runs[run].state]
-        return sorted(states, key=lambda state: state.timestamp, reverse=True)
-
-    def read_flow_runs(self, flow_run_filter, sort):
-        found = [run for run in self.runs.values() if run.state.type in flow_run_filter.state.type.any_]
-        due = flow_run_filter.next_scheduled_start_time
-        return [run for run in found if not due or run.state.state_details.scheduled_time <= due.before_]
-
-    def update_flow_run(self, run, name):
-        self.runs[run].name = name
-
-    def set_flow_run_state(self, run, state):
-        self.runs[run].state = state
-        self.history[run].append((state.name, state.message))
 
 
 @pytest.fixture
 def server(monkeypatch):
-    server = Server()
+    server = StandInServer()
     monkeypatch.setattr(lost_runs, "get_client", lambda sync_client: nullcontext(server))
     monkeypatch.setattr(lost_runs, "SETTLED", timedelta.min)
     return server
@@ -238,42 +182,6 @@ def test_a_deleted_run_is_told_of_by_the_machine_that_had_it(server, look):
     assert look.told == ["tiny was deleted on the server: it saves and ends"]
 
 
-BUSY = {"experiment": "tiny", "run": "night-{date}", "pretrain_steps": 3}
-
-
-def waiting(server, state="Scheduled", seconds=6, pool="titanflow", **more):
-    due = datetime.now(UTC) - timedelta(seconds=seconds)
-    return server.add(Scheduled(name=state, scheduled_time=due), {}, pool=pool, parameters=BUSY, **more)
-
-
-def test_a_run_that_waits_for_a_worker_has_its_name_and_says_so(server, look, monkeypatch):
-    zone = SimpleNamespace(id=uuid4(), schedule=CronSchedule(cron="0 2 * * *", timezone="Pacific/Auckland"))
-    server.read_deployment = lambda deployment: SimpleNamespace(schedules=[zone])
-    server.add(Running())
-    scheduled = datetime(2026, 3, 1, 23, tzinfo=UTC)
-    runs = [waiting(server, name, expected_start_time=scheduled) for name in ("Scheduled", "Late")]
-    retried, new, elsewhere = (
-        waiting(server, "AwaitingRetry"),
-        waiting(server, seconds=1),
-        waiting(server, pool="small"),
-    )
-    monkeypatch.setattr(lost_runs, "living_runs", lambda: set(server.runs))
-    look(3)
-    message = "Waits until a worker has time for it. When it came, these were at work: tiny."
-    for run in runs:
-        assert server.history[run] == [("Queued", message)]
-        assert server.runs[run].name == "tiny/night-2026-03-02 pretrain.steps=3"
-    assert server.history[retried] == server.history[new] == server.history[elsewhere] == []
-    assert server.runs[elsewhere].name == "tiny"
-
-
-def test_a_run_that_waits_for_no_other_is_late(server, look):
-    server.read_deployment = lambda deployment: SimpleNamespace(schedules=[])
-    run = waiting(server)
-    look(2)
-    assert server.history[run] == []
-
-
 def test_another_machine_s_runs_are_its_own(server, look):
     server.workers["elsewhere-5"] = "ONLINE"
     runs = [
@@ -377,3 +285,11 @@ def test_a_run_of_another_pool_is_for_that_pool_s_machine(server, look):
     for _ in range(LOOKS):
         small.look()
     assert server.history[of_small][0][0] == "Crashed"
+
+
+def test_a_look_tells_waiting_runs_of_those_at_work(server, look, monkeypatch):
+    told = []
+    monkeypatch.setattr(lost_runs, "tell_queued", lambda client, pool, in_hand, now: told.append((pool, in_hand)))
+    run = server.add(Running())
+    look(1)
+    assert told == [("titanflow", [server.runs[run]])]

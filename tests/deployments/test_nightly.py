@@ -1,36 +1,53 @@
 import pytest
 import yaml
 
-from deployments.nightly import DEPLOYMENTS, Nightly, prefect_file
+from deployments.nightly import DEPLOYMENTS, Nights, check_nights, deployments, with_nights
 from titanflow.common.errors import ConfigError
 
-
-def nightly_of(path):
-    deployments = yaml.safe_load(path.read_text())["deployments"]
-    return {one["name"]: one for one in deployments}["nightly"]
+EXPERIMENT = "extends: [stdlib_nightly.yaml]\nexp_name: {}\n"
 
 
-def test_without_a_word_it_is_as_prefect_yaml_has_it(tmp_path):
-    path = prefect_file(Nightly(), tmp_path)
-    assert yaml.safe_load(path.read_text()) == yaml.safe_load(DEPLOYMENTS.read_text())
+def deployed(asked):
+    """The deployments, by name."""
+    return {one["name"]: one for one in with_nights(deployments(), check_nights(asked), asked)["deployments"]}
 
 
-def test_experiment_time_and_zone_are_said_without_editing_anything(tmp_path):
-    path = prefect_file(Nightly("stdlib", "30 0 * * 1-5", "Europe/Berlin"), tmp_path)
-    nightly = nightly_of(path)
+@pytest.fixture
+def configs(tmp_path):
+    """A folder of configs with two experiments, and a third under the name of the first."""
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    for file, name in (("a", "prose"), ("b", "code"), ("c", "prose")):
+        (folder / f"{file}.yaml").write_text(EXPERIMENT.format(name), encoding="utf-8")
+    return str(tmp_path)
+
+
+def test_without_a_word_they_are_as_prefect_yaml_has_them():
+    written = yaml.safe_load(DEPLOYMENTS.read_text())["deployments"]
+    assert deployed(Nights()) == {one["name"]: one for one in written}
+
+
+def test_experiment_time_and_zone_are_said_without_editing_anything():
+    nightly = deployed(Nights(("stdlib",), "30 0 * * 1-5", "Europe/Berlin"))["nightly-stdlib"]
     assert nightly["schedules"] == [{"cron": "30 0 * * 1-5", "timezone": "Europe/Berlin", "active": True}]
     assert nightly["parameters"] == {"run": "{date}", "night": True, "experiment": "stdlib"}
 
 
+def test_each_experiment_has_a_night_of_its_own(configs):
+    found = deployed(Nights(("a", "b"), configs=configs))
+    assert list(found) == ["on-demand", "nightly-prose", "nightly-code"]
+    assert [found[name]["parameters"]["experiment"] for name in ("nightly-prose", "nightly-code")] == ["a", "b"]
+
+
 @pytest.mark.parametrize(
-    ("nightly", "says"),
+    ("asked", "says"),
     [
-        (Nightly(cron="61 * * * *"), "--nightly-cron: found '61 [*] [*] [*] [*]'"),
-        (Nightly(timezone="Mars/Olympus"), "--timezone: found 'Mars/Olympus'"),
-        (Nightly("stdlib_nightlyy"), "no experiment 'stdlib_nightlyy'"),
+        ({"cron": "61 * * * *"}, "--nightly-cron: found '61 [*] [*] [*] [*]'"),
+        ({"timezone": "Mars/Olympus"}, "--timezone: found 'Mars/Olympus'"),
+        ({"experiments": ("stdlib_nightlyy",)}, "no experiment 'stdlib_nightlyy'"),
+        ({"experiments": ("a", "b", "c")}, "--experiment: a and c have one name\n.*exp_name"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_started(tmp_path, nightly, says):
+def test_what_cannot_be_is_refused_before_anything_is_started(configs, asked, says):
     with pytest.raises(ConfigError, match=says):
-        prefect_file(nightly, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        check_nights(Nights(configs=configs, **asked))

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -20,6 +21,9 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelling
 from watching import PATIENCE, alive, lines, wait_for
 
+from deployments.deployed import IN_FOLDER
+from deployments.nightly import Nights, check_nights
+from deployments.serve import deploy
 from deployments.server import server_or_running_one
 from titanflow.common.errors import ConfigError
 
@@ -76,7 +80,7 @@ def newest(checkpoints):
 
 def test_both_deployments_are_there(client):
     on_demand = client.read_deployment_by_name("pretrain-sft/on-demand")
-    nightly = client.read_deployment_by_name("pretrain-sft/nightly")
+    nightly = client.read_deployment_by_name("pretrain-sft/nightly-stdlib_nightly")
     assert {on_demand.work_pool_name, nightly.work_pool_name} == {"titanflow"}
     assert nightly.parameters == {"run": "{date}", "night": True, "experiment": "stdlib_nightly"}
     assert on_demand.global_concurrency_limit is None
@@ -86,7 +90,7 @@ def test_both_deployments_are_there(client):
 def test_nightly_has_scheduled_runs_at_two_in_the_morning(client):
     def scheduled():
         return client.read_flow_runs(
-            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["nightly"])),
+            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["nightly-stdlib_nightly"])),
             flow_run_filter=FlowRunFilter(
                 state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
             ),
@@ -107,6 +111,22 @@ def test_a_run_from_the_command_line_completes(served, tiny_configs):
     assert "model.safetensors" in published["files"]
 
 
+def test_a_run_by_hand_uses_the_served_server_whatever_stands_in_the_way(served, client, tiny_configs):
+    """The command in the same environment; of the run above, publishing is to be done again."""
+    shutil.rmtree(tiny_configs.parent / "runs/tiny/watched/publish")
+    chosen = ("--configs", str(tiny_configs), "--run", "watched", "--set", "pretrain.training.steps=3")
+    command = [sys.executable, "-m", "titanflow.cli.main", "run", "tiny", *chosen]
+    done = subprocess.run(command, env=served.env, cwd=served.home, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    by_hand = next(run for run in client.read_flow_runs() if run.deployment_id is None)
+    assert (by_hand.name.split()[0], by_hand.state_name) == ("tiny/watched", "Completed")
+
+
+def test_runs_start_where_serve_was_started(served, client):
+    steps = client.read_deployment_by_name("pretrain-sft/on-demand").pull_steps
+    assert steps == [{IN_FOLDER: {"directory": str(served.home / "workspace")}}]
+
+
 def test_a_misspelled_parameter_is_refused(served):
     done = served.prefect("deployment", "run", "pretrain-sft/on-demand", "--param", "pretrain_stesp=3")
     assert done.returncode != 0
@@ -121,6 +141,18 @@ def test_a_cancelled_run_saves_and_leaves_no_process(client, tiny_configs):
     wait_until(client, flow_run, "Cancelled")
     wait_for(lambda: not processes_of(tiny_configs, "cancelled"), "the processes' end")
     assert checkpoints(tiny_configs, "cancelled")
+
+
+def test_a_named_experiment_has_its_night_and_one_that_is_named_no_more_loses_its_schedule(
+    served, client, tmp_path, capsys
+):
+    asked = Nights(("stdlib",), "0 4 * * *")
+    env = {"PREFECT_API_URL": served.url, "TITANFLOW_HOME": str(served.home / "workspace")}
+    assert deploy(served.url, env, tmp_path, check_nights(asked), asked) == [
+        "nightly-stdlib runs stdlib at 0 4 * * * (UTC)."
+    ]
+    assert "nightly-stdlib_nightly: the schedule 0 2 * * * (UTC) → none, as this was started" in capsys.readouterr().out
+    assert client.read_deployment_by_name("pretrain-sft/nightly-stdlib_nightly").schedules == []
 
 
 def test_a_server_that_runs_is_used(served, tmp_path):
@@ -164,14 +196,14 @@ def test_stopping_puts_the_run_in_hand_off_and_leaves_no_process(served, started
     assert served.output.read_text().endswith("stopped\n")
     assert processes_of(tiny_configs, "cancelled") == []
     assert newest(checkpoints(tiny_configs, "cancelled")) > newest(saved)
-    with sqlite3.connect(served.home / "prefect.db") as database:
+    with sqlite3.connect(served.home / "titanflow" / "prefect.db") as database:
         query = "select state_name, state_type from flow_run where id = ?"
         assert database.execute(query, [str(flow_run.id)]).fetchone() == ("Put off", "SCHEDULED")
 
 
 def test_an_address_where_nothing_answers_is_named(tmp_path):
     env = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/else/api", "PREFECT_HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "deployments.serve"]
+    command = [sys.executable, "-m", "titanflow.cli.main", "serve"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=2 * PATIENCE, check=False)
     assert done.returncode == ConfigError.exit_code
     assert "PREFECT_API_URL: nothing answers at http://127.0.0.1:9/else/api" in done.stderr
@@ -181,7 +213,7 @@ def test_a_taken_port_is_named(tmp_path):
     env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "deployments.serve", "--port", port]
+        command = [sys.executable, "-m", "titanflow.cli.main", "serve", "--port", port]
         env["PREFECT_HOME"] = str(tmp_path)
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=2 * PATIENCE, check=False)
     assert done.returncode == ConfigError.exit_code

@@ -1,10 +1,9 @@
-import subprocess
-import sys
-
 import pytest
+from typer.testing import CliRunner
 
 from deployments.serve import serve_pods
 from flows.server.server import free_port
+from titanflow.cli.main import app
 from titanflow.common.errors import ConfigError
 
 
@@ -15,8 +14,7 @@ def test_the_pool_of_whole_runs_has_no_pods():
 
 @pytest.mark.parametrize("options", [[], ["--pool", "gpu", "--one-worker-per-gpu"]])
 def test_pods_are_asked_for_in_a_pool_of_stages(options):
-    command = [sys.executable, "-m", "deployments.serve", "--job", "image=titanflow", *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+    done = CliRunner().invoke(app, ["serve", "--job", "image=titanflow", *options])
+    assert done.exit_code == 2
     assert "error: --job: stages are pods" in done.stderr
     assert "expected: --pool, and no --one-worker-per-gpu" in done.stderr

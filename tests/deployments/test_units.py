@@ -23,7 +23,7 @@ STOP_SECONDS = SAVE_SECONDS + 2 * GRACE_SECONDS
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze: Debian's systemd")
 @pytest.mark.parametrize(("mode", "said"), [("mixed", ""), ("mixd", "Failed to parse kill mode")])
 def test_systemd_finds_nothing_but_what_is_planted(mode: str, said: str, tmp_path: Path) -> None:
-    here = UNIT.replace("/srv/titanflow/.venv/bin/python", sys.executable).replace("/srv/titanflow", str(tmp_path))
+    here = UNIT.replace("/srv/titanflow/.venv/bin/titanflow", sys.executable).replace("/srv/titanflow", str(tmp_path))
     unit = tmp_path / "titanflow.service"
     unit.write_text(here.replace("User=titanflow", "User=root").replace("KillMode=mixed", f"KillMode={mode}"))
     found = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)

@@ -54,7 +54,7 @@ def test_the_form_and_the_newest_run_are_pictured(server, monkeypatch):
     assert pages(url) == form | {"prefect-run": f"{url}/runs/flow-run/r"}
 
 
-@pytest.mark.parametrize(("browsers", "message"), [(["chromium"], "make serve"), ([], "install one of chromium")])
+@pytest.mark.parametrize(("browsers", "message"), [(["chromium"], "titanflow serve"), ([], "install one of chromium")])
 def test_what_is_missing_is_named(tmp_path, browsers, message):
     for name in browsers:
         (tmp_path / name).touch(0o755)

@@ -29,3 +29,4 @@ def test_what_became_of_a_model_is_told_once(tmp_path, told, state, status, even
     module.announce(plan, [PublishResult(target="folder", location="/models/best", status=status)])
     assert [event for event, _ in told] == events
     assert all(payload["link"] == "/models/best" for _, payload in told)
+    assert all(payload["message"] == "no gate was asked for (publish.gate)" for _, payload in told)

@@ -9,8 +9,9 @@ import itertools
 import json
 import shutil
 import threading
-from datetime import datetime
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
@@ -36,7 +37,8 @@ from titanflow.nightly.night import Night
 from titanflow.nightly.table import read_nights
 from titanflow.planning.plan import make_plan
 from titanflow.runs.errors import StageError, write_error
-from titanflow.runs.results import PrepareResult, PublishResult, write_result
+from titanflow.runs.manifest import Manifest
+from titanflow.runs.results import PrepareResult, PublishResult, WandbRecord, write_result
 
 
 def write_stage(folder, name, run, right):
@@ -75,6 +77,12 @@ def write_stage(folder, name, run, right):
         checkpoint = run / name / "checkpoint" / "step-12"
         there = {"export": run / name / "export", "export_digests": digests, "checkpoint": checkpoint, "step": 12}
         write_result(folder, train_result(name, **there))
+        record = WandbRecord(id="1", mode="online", url=f"https://wandb.ai/{run.name}")
+        (folder / "wandb.json").write_text(record.model_dump_json())
+
+
+NAME = "nightly-nights"
+FIRST = "nothing was published here before, so there is nothing to compare it with"
 
 
 class Receiver:
@@ -122,6 +130,9 @@ class Nights:
         def planned(experiment, configs, run, settings):
             plan, made = make_plan(experiment, configs, run, settings), root
             for stage in plan.stages:
+                # The data that it would find again are simulated, too.
+                if stage.stage == "prepare" and (stage.run.folder / "result.json").exists():
+                    stage.state = "CACHED"
                 made = root / f"made-{next(count)}" if stage.stage == "prepare" else made
                 if stage.stage != "publish" or not self.publishes:
                     write_stage(made / stage.stage, stage.stage, plan.folder, self.right)
@@ -132,13 +143,17 @@ class Nights:
 
         monkeypatch.setattr(flow_module, "make_plan", planned)
         monkeypatch.setattr(module, "clock", lambda: self.clock)
+        self.parameters = {"run": "{date}", "night": True, "experiment": "nights", "configs": str(self.configs)}
+        self.deployment = self.deployed(NAME, self.parameters)
+
+    def deployed(self, name, parameters):
+        schedule = CronSchedule(cron="30 0 * * *", timezone="Europe/Berlin")
         with get_client(sync_client=True) as client:
-            schedule = CronSchedule(cron="30 0 * * *", timezone="Europe/Berlin")
-            self.deployment = client.create_deployment(
+            return client.create_deployment(
                 flow_id=client.create_flow(pretrain_sft),
-                name="nightly",
+                name=name,
                 schedules=[DeploymentScheduleCreate(schedule=schedule, active=False)],
-                parameters={"run": "{date}", "night": True, "experiment": "nights", "configs": str(self.configs)},
+                parameters=parameters,
             )
 
     def write(self, **nightly):
@@ -153,10 +168,10 @@ class Nights:
         }
         (self.configs / "experiments" / "nights.yaml").write_text(yaml.safe_dump(experiment))
 
-    def scheduled(self, when):
+    def scheduled(self, when, deployment=None):
         with get_client(sync_client=True) as client:
             state = Scheduled(scheduled_time=datetime.fromisoformat(when))
-            return client.create_flow_run_from_deployment(self.deployment, state=state)
+            return client.create_flow_run_from_deployment(deployment or self.deployment, state=state)
 
     def runs_at(self, flow_run, when, right=90):
         """Runs a scheduled night as its worker would, at that time; without a figure its training fails."""
@@ -186,12 +201,13 @@ def test_three_nights_publish_hold_back_and_fail_and_the_morning_s_table_shows_i
     """Half past midnight in Berlin, over the night in which summer time begins."""
     headers = {"Content-Type": "application/json"}
     Webhook(url=receiver.url, headers=headers).save("nights-receiver", overwrite=True)
-    ensure_notifications(load_experiment("nights", nights.configs))
+    ensure_notifications(load_experiment("nights", nights.configs), NAME)
 
     first = nights.runs_at(nights.scheduled("2024-03-29T23:30:00+00:00"), "2024-03-29T23:30:05+00:00", 60)
     assert (first.state.name, first.name) == ("Completed", "nights/2024-03-30")
     published = json.loads((nights.published / "titanflow.json").read_text())
     assert published["run"] == "2024-03-30"
+    assert first.state.message == f"published as {nights.published}: {FIRST}"
 
     second = nights.runs_at(nights.scheduled("2024-03-30T23:30:00+00:00"), "2024-03-30T23:30:05+00:00", 55)
     assert (second.state.name, second.name) == ("Held back", "nights/2024-03-31")
@@ -206,6 +222,7 @@ def test_three_nights_publish_hold_back_and_fail_and_the_morning_s_table_shows_i
     rows = {row.date: row for row in read_nights(nights.runs)}
     assert rows["2024-03-30"].scores == {"tiny_colour/acc": 0.6}
     assert rows["2024-03-30"].link == str(nights.published)
+    assert rows["2024-03-30"].cells()[4] == FIRST
     assert rows["2024-03-31"].comparisons[0].difference == pytest.approx(-0.05)
     assert "not 95 % sure to be better than nights/2024-03-30" in rows["2024-03-31"].cause
     assert "the loss is nan at step 3" in rows["2024-04-01"].cause
@@ -228,6 +245,10 @@ def test_three_nights_publish_hold_back_and_fail_and_the_morning_s_table_shows_i
     }
     assert {call["experiment"] for call in calls.values()} == {"nights"}
     assert calls["nights/2024-03-30"]["link"] == str(nights.published)
+    assert calls["nights/2024-03-30"]["message"] == FIRST
+    assert calls["nights/2024-03-30"]["wandb"] == "https://wandb.ai/2024-03-30"
+    keys = ["experiment", "run", "flow_run", "scheduled", "state", "message", "link", "wandb", "prefect"]
+    assert [list(call) for call in calls.values()] == [keys] * 3
     assert "the loss is nan at step 3" in calls["nights/2024-04-01"]["message"]
     assert calls["nights/2024-04-01"]["flow_run"] == str(third.id)
     assert "hidden" not in json.dumps(calls)
@@ -249,6 +270,44 @@ def test_missed_nights_are_left_out_or_the_newest_alone_is_caught_up(nights):
     newest = nights.scheduled("2024-06-03T22:30:00+00:00")
     assert nights.runs_at(newest, "2024-06-04T09:00:00+00:00").state.name == "Completed"
     assert nights.table() == {"2024-06-04": "published", "2024-06-03": "skipped", "2024-06-02": "skipped"}
+
+
+def test_a_night_that_waited_for_another_experiment_s_is_not_late(nights):
+    """Both were due at half past ten; the worker takes one run at a time."""
+    nights.publishes = False
+    due = "2024-06-01T22:30:00+00:00"
+    other = nights.deployed("nightly-other", parameters={**nights.parameters, "run": "other"})
+    # What the server keeps of a run are its own times, not those of the nights' clock: it ends now.
+    ended = nights.runs_at(nights.scheduled(due, other), due).end_time
+    waited = nights.runs_at(nights.scheduled(due), f"{ended + timedelta(minutes=59)}").state
+    assert (waited.name, nights.table()) == ("Completed", {"2024-06-02": "published"})
+    late = nights.runs_at(nights.scheduled("2024-06-02T22:30:00+00:00"), f"{ended + timedelta(minutes=61)}").state
+    assert (late.name, late.message) == ("Skipped", "1:01:00 h late; with nightly.catch_up: true it would run")
+
+
+def test_a_night_that_was_run_by_hand_before_says_when(nights):
+    nights.publishes = False
+    by_hand = nights.runs_at(nights.scheduled("2024-06-01T22:15:00+00:00"), "2024-06-01T22:15:00+00:00")
+    record = (nights.runs / "2024-06-02/night.json").read_text()
+    assert by_hand.state.message == "published as /published: no gate was asked for (publish.gate)"
+    scheduled = nights.runs_at(nights.scheduled("2024-06-01T22:30:00+00:00"), "2024-06-01T22:30:05+00:00", None)
+    assert (scheduled.state.name, scheduled.state.is_completed()) == ("Done before", True)
+    finished = Manifest.open(nights.runs / "2024-06-02").stages["publish"].finished
+    when = datetime.fromisoformat(finished).astimezone(ZoneInfo("Europe/Berlin"))
+    assert scheduled.state.message == (f"done at {when:%Y-%m-%d %H:%M %Z}, by an earlier run: {by_hand.state.message}")
+    assert (nights.runs / "2024-06-02/night.json").read_text() == record
+
+
+def test_a_night_that_titanflow_run_has_done_ended_then(nights):
+    nights.publishes = False
+    due = "2024-06-01T22:30:00+00:00"
+    nights.runs_at(nights.scheduled(due), due)
+    folder = nights.runs / "2024-06-02"
+    # The command writes no end.
+    Night.read(folder).model_copy(update={"ended": "", "state": ""}).write(folder)
+    assert nights.runs_at(nights.scheduled(due), due).state.name == "Done before"
+    ended = Night.read(folder)
+    assert (ended.state, ended.ended) == ("published", Manifest.open(folder).stages["publish"].finished)
 
 
 def test_never_two_at_once(nights):
@@ -299,19 +358,19 @@ def test_a_night_whose_config_is_wrong_is_in_the_table(nights):
 def test_automations_are_made_once_and_go_with_what_asked_for_them(nights):
     def named():
         with get_client(sync_client=True) as client:
-            kinds = {kind: client.read_automations_by_name(automation_name(kind)) for kind in KINDS}
+            kinds = {kind: client.read_automations_by_name(automation_name(NAME, kind)) for kind in KINDS}
         return {kind: len(found) for kind, found in kinds.items() if found}
 
     Webhook(url="http://127.0.0.1:9/").save("nights-receiver", overwrite=True)
     experiment = load_experiment("nights", nights.configs)
     for _ in range(2):
-        assert len(ensure_notifications(experiment)) == 4
+        assert len(ensure_notifications(experiment, NAME)) == 4
         assert named() == dict.fromkeys(KINDS, 1)
     experiment.spec.notify.on = ["failed"]
-    ensure_notifications(experiment)
+    ensure_notifications(experiment, NAME)
     assert named() == {"failed": 1}
     experiment.spec.notify.webhook_block = None
-    ensure_notifications(experiment)
+    ensure_notifications(experiment, NAME)
     assert named() == {}
 
 
@@ -319,4 +378,4 @@ def test_a_webhook_block_that_is_not_there_is_named(nights):
     experiment = load_experiment("nights", nights.configs)
     experiment.spec.notify.webhook_block = "tema-chat"
     with pytest.raises(ConfigError, match=r"nights.yaml:\d+: notify.webhook_block: the server has no .* 'tema-chat'"):
-        ensure_notifications(experiment)
+        ensure_notifications(experiment, NAME)

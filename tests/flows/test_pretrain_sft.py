@@ -54,8 +54,10 @@ def artifacts(flow_run):
 def test_a_run_s_stages_end_in_a_summary_and_what_the_ui_shows(api, planned, tmp_path):
     planned(pretrain=TRAINS, publish=PUBLISHES)
     summary = pretrain_sft("tiny", run="main")
-    assert summary == Summary(experiment="tiny", run="main", folder=tmp_path / "run", published="/published")
+    told = "published as /published: no gate was asked for (publish.gate)"
+    assert summary == Summary(experiment="tiny", run="main", folder=tmp_path / "run", published="/published", told=told)
     flow_run = newest_run()
+    assert flow_run.state.message == told
     assert flow_run.name == "tiny/main"
     assert flow_run.state.is_completed()
     shown = artifacts(flow_run)

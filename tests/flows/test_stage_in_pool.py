@@ -92,7 +92,7 @@ def test_a_run_there_that_is_deleted_is_a_failure_here(api, plan, pool):
 def test_a_pool_that_nobody_works_for_is_refused_before_anything_is_written(api, plan, tmp_path):
     with pytest.raises(ConfigError, match="found 'small': no such pool runs stages at http") as error:
         module.pretrain_sft("tiny")
-    assert "python -m deployments.serve --pool small; or unset launcher.pool" in str(error.value)
+    assert "titanflow serve --pool small; or unset launcher.pool" in str(error.value)
     assert not (tmp_path / "run").exists()
     plan.stages[0].state = "CACHED"
     check_pools(plan)

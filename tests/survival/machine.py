@@ -33,7 +33,7 @@ STARTUP_SECONDS = 600
 
 
 class Machine:
-    """One ``deployments.serve`` on a database of its own, and the run folders below ``runs``.
+    """One ``titanflow serve`` on a database of its own, and the run folders below ``runs``.
 
     ``env`` is its environment, in which nothing is said of another server.
     """
@@ -49,7 +49,7 @@ class Machine:
         """Starts the machine; returns when it takes runs."""
         with self.output.open("w") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "deployments.serve", "--port", str(self.port), *options],
+                [sys.executable, "-m", "titanflow.cli.main", "serve", "--port", str(self.port), *options],
                 env={**self.env, "PREFECT_HOME": str(self.home), "OMP_NUM_THREADS": "1"},
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -159,9 +159,9 @@ class Machine:
             client.set_flow_run_state(flow_run, state)
 
     def nightly(self):
-        """The deployment nightly."""
+        """The deployment of the nights that are served without a word."""
         with self._client() as client:
-            return client.read_deployment_by_name("pretrain-sft/nightly")
+            return client.read_deployment_by_name("pretrain-sft/nightly-stdlib_nightly")
 
     def edit_nightly(self, cron: str, active: bool, parameters: dict) -> None:
         """What the UI's forms of the deployment and of its schedule do."""

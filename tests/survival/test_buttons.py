@@ -139,7 +139,7 @@ def test_stop_of_serve(machine: Machine, configs: Path, cell: Cell) -> None:
     assert "serve was stopped" in why[0]
     nightly = machine.nightly()
     assert (nightly.parameters, [one.active for one in nightly.schedules]) == (edited, [False])
-    assert "nightly runs stdlib at 0 3 * * * (UTC), paused." in machine.output.read_text()
+    assert "nightly-stdlib_nightly runs stdlib at 0 3 * * * (UTC), paused." in machine.output.read_text()
     assert run.trains_on() > saved
     cell.checkpoint, cell.cause = f"step {saved}, of {step}", why[0]
     cell.state = f"{run.state}; queued: {queued.state}"
@@ -153,7 +153,7 @@ def test_what_the_command_line_resets_is_said(machine: Machine, cell: Cell) -> N
     machine.stop()
     machine.start("--nightly-cron", "0 4 * * *", "--experiment", "stdlib_nightly")
     said = machine.output.read_text()
-    assert "nightly: the schedule 0 3 * * * (UTC), paused → 0 4 * * * (UTC), paused, as this" in said
-    assert "nightly: the parameters {" in said
+    assert "nightly-stdlib_nightly: the schedule 0 3 * * * (UTC), paused → 0 4 * * * (UTC), paused, as this" in said
+    assert "nightly-stdlib_nightly: the parameters {" in said
     assert machine.nightly().parameters["pretrain_steps"] == 7
     cell.state = "stays paused"

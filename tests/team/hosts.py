@@ -44,7 +44,7 @@ class Host:
         self.first: subprocess.Popen[bytes] | None = None
 
     def start(self, *arguments: str) -> None:
-        """Works for the server: ``python -m deployments.serve`` with those arguments, and returns when it does."""
+        """Works for the server: ``titanflow serve`` with those arguments, and returns when it does."""
         self._start(*arguments)
         wait_for(lambda: self.has_ended() or "^C" in self.output.read_text(), f"the worker of {self.name}", HANG)
         assert not self.has_ended(), self.output.read_text()
@@ -57,7 +57,7 @@ class Host:
         for number, path in enumerate(self.private):
             (self.folder / f"private-{number}").touch()
             mounts.append(f"mount --bind {self.folder}/private-{number} {path}")
-        serve = f"{sys.executable} -m deployments.serve {' '.join(arguments)}"
+        serve = f"{sys.executable} -m titanflow.cli.main serve {' '.join(arguments)}"
         env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
         with self.output.open("ab") as file:
             self.first = subprocess.Popen(
@@ -88,7 +88,7 @@ class Host:
     def stop(self) -> None:
         """Ends it as its administrator would: its service first."""
         if not self.has_ended():
-            self.find("deployments.serve").send_signal(signal.SIGTERM)
+            self.find("titanflow.cli.main serve").send_signal(signal.SIGTERM)
             self.first.wait(HANG)
 
     def lose_power(self) -> None:

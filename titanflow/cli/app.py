@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -45,13 +45,16 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def reports_errors(function: Command) -> Command:
-    """Prints a TitanflowError as one message and exits with its status; sees to it that caches can be written."""
+def reports_errors(function: Command, lasting: Collection[str] = ()) -> Command:
+    """Prints a TitanflowError as one message and exits with its status; sees to it that caches can be written.
+
+    ``lasting`` names the variables of folders that the command can't have among the temporary ones.
+    """
 
     @functools.wraps(function)
     def wrapper(*arguments: Any, **options: Any) -> Any:
         try:
-            if moved := move_unwritable():
+            if moved := move_unwritable(lasting):
                 err.print(Text.assemble(("warning: ", "yellow"), moved))
             return function(*arguments, **options)
         except TitanflowError as error:

@@ -1,5 +1,5 @@
 """``titanflow``: init, run, plan, config, masks, report, export, verify, chat, prove-resume, prove-losses, benchmark,
-nights and patches.
+nights, patches and serve.
 
 Exit status 0 on success, 2 on bad input, 1 on a failed run. Results go to stdout (as JSON with ``--json``), everything
 else to stderr. Only the commands that need Prefect or torch import them.
@@ -19,6 +19,7 @@ from titanflow.cli.models import chat, export, patches, verify
 from titanflow.cli.nights import nights
 from titanflow.cli.prove_resume import prove_resume
 from titanflow.cli.run import plan, run
+from titanflow.cli.serve import serve
 from titanflow.cli.show import config, masks, report
 from titanflow.cli.stage_commands import benchmark, prove_losses
 from titanflow.common.utf8_mode import STREAMS, replace_what_no_terminal_shows, restart_in_utf8_mode
@@ -26,7 +27,7 @@ from titanflow.common.utf8_mode import STREAMS, replace_what_no_terminal_shows, 
 COMMANDS = (
     run, plan, config, masks, report, export, verify, chat, prove_resume, prove_losses, benchmark, nights, patches,
 )  # fmt: skip
-"""In the order of ``--help``, behind ``init``."""
+"""In the order of ``--help``, between ``init`` and ``serve``."""
 
 app = typer.Typer(
     help="From raw text to a published model: pretrain, fine-tune, evaluate, publish.",
@@ -37,6 +38,8 @@ app = typer.Typer(
 app.command(cls=ManyFiles)(reports_errors(init))
 for command in COMMANDS:
     app.command()(reports_errors(command))
+# Its database and its logs have to last.
+app.command()(reports_errors(serve, lasting=("PREFECT_HOME",)))
 
 
 def _show_version(asked: bool) -> None:

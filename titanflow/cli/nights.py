@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +20,9 @@ from titanflow.cli.app import (
 )
 from titanflow.common.console import uncut
 
+if TYPE_CHECKING:
+    from titanflow.config.experiment import Experiment
+
 STYLES = {"published": "green", "held back": "yellow", "skipped": "dim", "failed": "red", "stopped": "red"}
 
 
@@ -25,6 +31,10 @@ def nights(
     configs: ConfigsOption = None,
     settings: SetOption = None,
     workspace: WorkspaceOption = None,
+    notify: Annotated[
+        bool,
+        typer.Option("--notify", help="Make the notices that `notify` asks for, on the server of PREFECT_API_URL."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show the nights: what was published, held back, failed or skipped, and what retention would remove."""
@@ -34,6 +44,9 @@ def nights(
     from titanflow.nightly.table import COLUMNS, read_nights
 
     config = load_experiment(experiment, configs, parse_settings(with_options(settings, workspace=workspace)))
+    if notify:
+        _make_notices(config)
+        return
     runs = config.workspace.resolve() / config.exp_name
     rows, old = read_nights(runs), to_remove(runs, config.spec.nightly.keep)
     if as_json:
@@ -49,3 +62,13 @@ def nights(
     out.print(uncut(table))
     if old.removed:
         out.print(f"the next night removes {', '.join(old.removed)}")
+
+
+def _make_notices(config: Experiment) -> None:
+    from flows.server.prefect_settings import check_prefect_settings
+
+    check_prefect_settings()
+    from deployments.notifications import make_notices
+
+    for name in make_notices(config):
+        out.print(name)

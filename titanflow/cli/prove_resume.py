@@ -16,6 +16,9 @@ from titanflow.cli.app import ConfigsOption, ExperimentArgument, JsonOption, Run
 from titanflow.common.console import uncut
 
 if TYPE_CHECKING:
+    from flows.server.prefect_settings import check_prefect_settings
+
+    check_prefect_settings()
     from flows.resume_proof.prove_resume import Proof
 
 DIFFERS = 1
@@ -46,6 +49,9 @@ def prove_resume(
     as_json: JsonOption = False,
 ) -> None:
     """Prove that a killed run ends as an uninterrupted one does: kill a run at random, and compare the two."""
+    from flows.server.prefect_settings import check_prefect_settings
+
+    check_prefect_settings()
     from flows.resume_proof.prove_resume import Experiment, Ranks, prove
 
     folder = Path(tempfile.mkdtemp(prefix="titanflow-proof-")) if workspace is None else workspace.resolve()

@@ -48,6 +48,9 @@ def run(
     print_plan(plan, err)
     check_stale(plan)
     if not plan.is_cached:
+        from flows.server.prefect_settings import check_prefect_settings
+
+        check_prefect_settings()
         with _live_view(plan, as_json):
             from flows.local_run import run_flow
 

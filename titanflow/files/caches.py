@@ -7,7 +7,7 @@ or complain. Only what would be written goes elsewhere: what lies in the home fo
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from titanflow.common.errors import ConfigError, Problem
@@ -35,13 +35,16 @@ def cache_folder() -> Path:
     return expanded(os.environ.get("XDG_CACHE_HOME") or WRITTEN["XDG_CACHE_HOME"]) / "titanflow"
 
 
-def move_unwritable() -> str:
+def move_unwritable(lasting: Collection[str] = ()) -> str:
     """Sets the variables of folders that this process and its children can't write; says where those are, or nothing.
+
+    ``lasting`` names the variables whose folders have to last, which no temporary one does: who uses them refuses them.
 
     Raises:
         ConfigError: the place for them belongs to somebody else.
     """
-    moved = {name: home for name, home in WRITTEN.items() if not os.environ.get(name) and not can_be_written(home)}
+    movable = {name: home for name, home in WRITTEN.items() if name not in lasting and not os.environ.get(name)}
+    moved = {name: home for name, home in movable.items() if not can_be_written(home)}
     if not moved:
         return ""
     place = _own_folder()

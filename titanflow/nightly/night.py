@@ -67,9 +67,9 @@ class Night(BaseModel):
         night.write(folder)
         return night
 
-    def end(self, folder: Path, state: NightState, message: str = "") -> None:
-        """Notes what became of the night."""
-        self.model_copy(update={"ended": now(), "state": state, "message": message}).write(folder)
+    def end(self, folder: Path, state: NightState, message: str = "", ended: str = "") -> None:
+        """Notes what became of the night; ``ended`` is the time if it isn't now."""
+        self.model_copy(update={"ended": ended or now(), "state": state, "message": message}).write(folder)
 
     @property
     def described(self) -> str:

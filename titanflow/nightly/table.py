@@ -28,6 +28,7 @@ from titanflow.runs.results import (
     is_stderr,
     result_of,
 )
+from titanflow.runs.wandb_record import newest_url
 
 COLUMNS = ("night", "state", "loss", "scores", "against the last", "time", "link or cause")
 
@@ -37,7 +38,8 @@ class NightRow:
     """One night: ``state`` is published, held back, finished, failed, skipped, running or stopped.
 
     ``loss`` is the last training stage's, ``scores`` are the published model's, ``comparisons`` the gate's. ``seconds``
-    is the night's duration. ``link`` leads to the model or the report; ``cause`` says why there is none.
+    is the night's duration. ``link`` leads to the model or the report; ``cause`` says why there is none. ``wandb`` is
+    the address of the last training's W&B run. ``against`` says why there are no comparisons.
     """
 
     date: str
@@ -49,6 +51,8 @@ class NightRow:
     seconds: float | None = None
     link: str = ""
     cause: str = ""
+    wandb: str = ""
+    against: str = ""
     continues: str = ""
 
     def as_json(self) -> dict[str, Any]:
@@ -63,7 +67,7 @@ class NightRow:
             self.state,
             "" if self.loss is None else f"{self.loss:.3f}",
             ", ".join(f"{name} {value:.3g}" for name, value in self.scores.items()),
-            ", ".join(compared),
+            ", ".join(compared) or self.against,
             "" if self.seconds is None else duration(self.seconds),
             self.cause or self.link,
         ]
@@ -77,8 +81,21 @@ def read_nights(runs: Path) -> list[NightRow]:
 def markdown_table(rows: Iterable[NightRow]) -> str:
     """The table for a UI."""
     lines = [[*COLUMNS], ["---"] * len(COLUMNS)]
-    lines += [[cell.replace("|", "\\|").replace("\n", " ") for cell in row.cells()] for row in rows]
+    lines += [
+        [cell.replace("|", "\\|").replace("\n", " ") for cell in [*row.cells()[:-1], _links(row)]] for row in rows
+    ]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _links(row: NightRow) -> str:
+    """The last cell of a row for a UI: what a browser opens is a link there."""
+    model = f"[{row.link}]({row.link})" if _is_address(row.link) else row.link
+    wandb = f"[W&B]({row.wandb})" if _is_address(row.wandb) else ""
+    return ", ".join(part for part in (row.cause or model, wandb) if part)
+
+
+def _is_address(text: str) -> bool:
+    return text.startswith(("https://", "http://"))
 
 
 def _row(night: Night, folder: Path) -> NightRow:
@@ -92,7 +109,9 @@ def _row(night: Night, folder: Path) -> NightRow:
         row.scores = _scores(evaluation)
     if isinstance(published, PublishResult):
         row.comparisons = published.gate.comparisons if published.gate else []
+        row.against = published.gate.reason if published.gate and published.gate.passed else ""
         row.link = published.pull_request or (published.location if published.status == "published" else "")
+    row.wandb = newest_url(folder / stage for stage in STAGES)
     row.link = row.link or (str(folder / "report.html") if (folder / "report.html").exists() else "")
     if not row.state:
         row.state, row.cause = _without_an_end(folder, published)

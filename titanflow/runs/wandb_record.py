@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,3 +52,12 @@ def read_wandb_record(folder: Path) -> WandbRecord | None:
         return WandbRecord.model_validate_json((folder / WANDB_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def newest_url(stages: Iterable[Path]) -> str:
+    """The address of the last of these stages' W&B runs; empty if there is none, or all were recorded offline.
+
+    ``stages`` are folders in the order of the run.
+    """
+    urls = [record.url for folder in stages if (record := read_wandb_record(folder)) is not None and record.url]
+    return urls[-1] if urls else ""
