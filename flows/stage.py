@@ -55,11 +55,15 @@ def run_stage(
         is_again = attempt > 1 or (flow_run.run_count or 1) > 1
         if is_again and own.state != "CACHED" and has_begun(own.run):
             own = resumed(own)
-        with heeding_server(), sign_of_life(sign), jobs_end_with([own.run], get_run_logger().warning):
+        with heeding_server(), sign_of_life(sign), jobs_end_with([own.run], _warn):
             TASKS[stage](own, Manifest.open(plan.folder), return_state=True).result()
     except TitanflowError as error:
         return Failed(name=type(error).__name__, message=str(error))
     return Completed(message=str(own.run.folder))
+
+
+def _warn(text: str) -> None:
+    get_run_logger().warning(text)
 
 
 def same_stage(plan: Plan, stage: str, folder: str, fingerprint: str) -> StagePlan:
