@@ -119,8 +119,8 @@ def rendezvous(counts: list[int]) -> None:
                         min_nodes=count,
                         max_nodes=count,
                         is_host=str(number == 0),
-                        join_timeout="600",
-                        read_timeout="600",
+                        join_timeout="3600",
+                        read_timeout="3600",
                     )
                 )
                 info = handler.next_rendezvous()

@@ -16,6 +16,7 @@ from flows.night import run_night, scheduled_day
 from flows.parameters.form import KEYS, Evaluate, Pretrain, Publish, Sft, StageForm
 from flows.parameters.run_request import RunRequest
 from flows.parameters.settings import KNOBS, run_title, settings_from_parameters
+from flows.run_lock import check_free
 from flows.run_plan import Summary, run_plan
 from tasks.ui.results import HELD_BACK
 from titanflow.common.errors import ConfigError, TitanflowError
@@ -23,7 +24,7 @@ from titanflow.config.experiment import experiment_name
 from titanflow.config.keys import bounds
 from titanflow.config.keys.on_stale import OnStale
 from titanflow.config.overrides import parameter_settings
-from titanflow.planning.plan import DEFAULT_RUN, make_plan
+from titanflow.planning.plan import DEFAULT_RUN, make_plan, run_folder
 
 DEFAULT_EXPERIMENT = "stdlib"
 
@@ -113,6 +114,8 @@ def pretrain_sft(
 
     def work(name: str | None, settings: Mapping[str, Any]) -> Summary:
         request = RunRequest(experiment, configs, name, settings)
+        if not wait:
+            check_free(run_folder(*request))
         return run_plan(make_plan(*request), request, wait)
 
     name = dated(run, scheduled_day)

@@ -13,7 +13,7 @@ import psutil
 
 from flows.sign_of_life import DEAD_SECONDS, HOLDER_FILE, Watch, job_of, sign_of_life
 from titanflow.common.errors import ConfigError, Problem, StageFailed
-from titanflow.common.file_lock import LOCK_FILE, sign, take
+from titanflow.common.file_lock import LOCK_FILE, holder, sign, take
 from titanflow.planning.launch import STAGE_FOLDER
 from titanflow.runs.contract import RUN_FILE, STAGES
 
@@ -22,6 +22,16 @@ SAY_SECONDS = 30.0
 """How often a waiting run says whom it waits for."""
 LEFT_SECONDS = 60.0
 """How long even a run that doesn't wait for others waits for the stages of a killed run, which are saving."""
+
+
+def check_free(folder: Path) -> None:
+    """Refuses a run's folder that another run of this machine's locks holds: before a plan is made, which takes time.
+
+    Raises:
+        StageFailed: names the process that holds it.
+    """
+    if found := holder(folder):
+        raise _in_use(folder, found)
 
 
 @contextlib.contextmanager
@@ -40,29 +50,35 @@ def run_lock(folder: Path, wait: bool = False, say: Callable[[str], None] = lamb
         message = f"{folder} can't be made: {error.strerror}"
         raise ConfigError(Problem(message, "workspace", expected="a folder that can be written to")) from error
     with file:
-        waited = _wait(lambda: take(file), folder, None if wait else 0.0, say)
-        waited |= _wait(lambda: _writers(folder), folder, None if wait else LEFT_SECONDS, say)
+        waited = _wait(lambda: take(file), folder, lambda _: not wait, say)
+        waited |= _wait(lambda: _writers(folder), folder, lambda seconds: not wait and seconds >= LEFT_SECONDS, say)
         watch = Watch(folder / HOLDER_FILE)
-        waited |= _wait(watch.holder, folder, None if wait else DEAD_SECONDS + LEFT_SECONDS, say)
+        longest = DEAD_SECONDS + LEFT_SECONDS
+        waited |= _wait(watch.holder, folder, lambda seconds: not wait and (watch.is_alive or seconds >= longest), say)
         sign(file, f"process {os.getpid()} on {socket.gethostname()}")
         with sign_of_life(folder / HOLDER_FILE):
             yield waited
 
 
-def _wait(blocked_by: Callable[[], str], folder: Path, seconds: float | None, say: Callable[[str], None]) -> bool:
-    """Waits at most so many seconds until nothing blocks; returns whether anything did."""
+def _wait(
+    blocked_by: Callable[[], str], folder: Path, gives_up: Callable[[float], bool], say: Callable[[str], None]
+) -> bool:
+    """Waits until nothing blocks, or ``gives_up`` after so many seconds; returns whether anything did."""
     started, said = time.monotonic(), -SAY_SECONDS
     while blocker := blocked_by():
         waited = time.monotonic() - started
-        if seconds is not None and waited >= seconds:
-            raise StageFailed(
-                f"{folder} is in use by {blocker}: wait for it (--wait), or give this run another name with --run"
-            )
+        if gives_up(waited):
+            raise _in_use(folder, blocker)
         if waited - said >= SAY_SECONDS:
             say(f"{folder} is in use by {blocker}: has waited for it for {waited:.0f} s")
             said = waited
         time.sleep(POLL_SECONDS)
     return said >= 0
+
+
+def _in_use(folder: Path, holder: str) -> StageFailed:
+    hint = "wait for it (--wait), or give this run another name with --run"
+    return StageFailed(f"{folder} is in use by {holder}: {hint}")
 
 
 def _writers(folder: Path) -> str:

@@ -16,6 +16,7 @@ from flows.stage_in_pool import check_pools, stage_in_pool
 from flows.verified_plan import verified_plan
 from tasks.evaluate import evaluate
 from tasks.hub_token import check_token
+from tasks.jobs.follow import jobs_end_with
 from tasks.prepare import prepare
 from tasks.pretrain import pretrain
 from tasks.publish import push_to_hub
@@ -60,7 +61,8 @@ def run_plan(plan: Plan, request: RunRequest, wait: bool = True) -> Summary:
     check_token(plan.stage("publish"))
     check_pools(plan)
     label_run(plan.config.spec.retries, plan.config.who, plan.folder / HOLDER_FILE)
-    with run_lock(plan.folder, wait, _tell) as waited:
+    here = [stage.run for stage in plan.stages if not stage.pool]
+    with run_lock(plan.folder, wait, _tell) as waited, jobs_end_with(here, get_run_logger().warning):
         plan = verified_plan(plan, waited, get_run_logger().warning)
         # Again: a stage that was cached may run after all.
         check_pools(plan)

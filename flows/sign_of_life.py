@@ -66,6 +66,8 @@ class Watch:
     def __init__(self, sign: Path, dead: float = DEAD_SECONDS) -> None:
         self._path, self._dead = sign, dead
         self._seen, self._since = "", 0.0
+        self.is_alive = False
+        """Whether the sign was seen to change: until then its holder may be dead."""
 
     def holder(self) -> str:
         """The process of another machine that shows it, as far as can be told; empty if there is none."""
@@ -79,6 +81,7 @@ class Watch:
             return ""
         now = time.monotonic()
         if text != self._seen:
+            self.is_alive = bool(self._seen)
             self._seen, self._since = text, now
         if now - self._since >= self._dead:
             return ""

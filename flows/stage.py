@@ -4,13 +4,14 @@
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 
 from flows.interruption.by_server import heeding_server
 from flows.run_plan import TASKS
 from flows.sign_of_life import HOLDER_FILE, sign_of_life
+from tasks.jobs.follow import jobs_end_with
 from tasks.stage_task import has_begun, resumed
 from tasks.ui.labels import label_run
 from titanflow.common.errors import ConfigError, Problem, TitanflowError
@@ -54,11 +55,15 @@ def run_stage(
         is_again = attempt > 1 or (flow_run.run_count or 1) > 1
         if is_again and own.state != "CACHED" and has_begun(own.run):
             own = resumed(own)
-        with heeding_server(), sign_of_life(sign):
+        with heeding_server(), sign_of_life(sign), jobs_end_with([own.run], _warn):
             TASKS[stage](own, Manifest.open(plan.folder), return_state=True).result()
     except TitanflowError as error:
         return Failed(name=type(error).__name__, message=str(error))
     return Completed(message=str(own.run.folder))
+
+
+def _warn(text: str) -> None:
+    get_run_logger().warning(text)
 
 
 def same_stage(plan: Plan, stage: str, folder: str, fingerprint: str) -> StagePlan:

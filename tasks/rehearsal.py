@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable
 
 from tasks.process.launch import launch
+from titanflow.planning.begin import set_aside
 from titanflow.planning.evaluation.rehearsal import FOLDER, MODULE, Rehearsal
 from titanflow.planning.launch import STAGE_FOLDER
 from titanflow.planning.stage_plan import Plan
-from titanflow.runs.contract import TRAINED
+from titanflow.runs.contract import RESULT_FILE, TRAINED
 
 
 def rehearse(plan: Plan, tell: Callable[[str], object]) -> None:
@@ -31,6 +32,10 @@ def rehearse(plan: Plan, tell: Callable[[str], object]) -> None:
     if asked.is_done(folder):
         return
     tell("trying the evaluation's tasks")
-    shutil.rmtree(folder, ignore_errors=True)
+    if (folder / RESULT_FILE).exists():
+        shutil.rmtree(folder)
+    elif folder.exists():
+        # Its log says why it failed.
+        set_aside(folder)
     environment = {**evaluate.env, STAGE_FOLDER: str(folder)}
     launch(FOLDER, folder, [sys.executable, "-m", MODULE, str(asked.write(folder))], environment)

@@ -90,7 +90,8 @@ def _result(
     silent_since: float | None = None
     while True:
         if job is None:
-            begin_stage(plan)
+            if aside := begin_stage(plan):
+                logger.info("%s: the attempt before, with its log, is in %s", plan.stage, aside)
             record_start(plan, manifest, str(flow_run.id or ""))
         if not plan.is_job:
             with device_lock(run, progress.waits):

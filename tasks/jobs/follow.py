@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from titanflow.common.errors import (
     StageFailed,
     StageLost,
     StageStopped,
+    TitanflowError,
 )
 from titanflow.common.quantities import duration
 from titanflow.config.checks.processes.slurm import EARLY_SECONDS
-from titanflow.planning.cluster.resources import Resources, job_name, resources
+from titanflow.planning.cluster.resources import Resources, resources
 from titanflow.planning.launch import by_hand
 from titanflow.planning.stage_plan import StagePlan
 from titanflow.runs.contract import METRICS_FILE, RESULT_FILE, StageRun
@@ -55,18 +56,14 @@ def left_job(run: StageRun, say: Callable[[str], None]) -> Job | None:
 
     One that makes something else is ended first; one that failed unseen counts for nothing.
     """
-    job = Job.of(run.folder)
-    # A copy of a folder, made while its job was there, has that job's record; the job isn't this folder's to end.
-    if job is None or job.ended or not job.name.startswith(job_name(run.stage, run.folder)):
+    job = _noted(run.stage, run.folder)
+    if job is None:
         return None
     kind = KINDS[job.kind]
-    # The flow may have ended between the submission and the note of its id.
-    job = job.model_copy(update={"id": job.id or kind.find(job.name)})
-    if not job.id:
-        return None
     is_ours = job.fingerprint == run.fingerprint and (run.config.get("launcher") or {}).get("kind") == job.kind
     has_ended = kind.state(job, run.folder).phase == "ended"
     if has_ended and not (is_ours and (run.folder / RESULT_FILE).exists()):
+        _note_end(job, run.folder)
         return None
     job.write(run.folder)
     if is_ours:
@@ -78,6 +75,20 @@ def left_job(run: StageRun, say: Callable[[str], None]) -> Job | None:
     return None
 
 
+def _noted(stage: str, folder: Path) -> Job | None:
+    """The job that a stage's folder notes, with its id; None if there is none, or if a flow has seen its end.
+
+    Raises:
+        NoAnswerError: the scheduler has to be asked for its id, and doesn't answer.
+    """
+    job = Job.of(folder)
+    if job is None or job.ended or not job.is_of(stage, folder):
+        return None
+    # The flow may have ended between the submission and the note of its id.
+    found = job.id or KINDS[job.kind].find(job.name)
+    return job.model_copy(update={"id": found}) if found else None
+
+
 def run_job(
     plan: StagePlan,
     environment: Mapping[str, str],
@@ -86,7 +97,7 @@ def run_job(
     say: Callable[[str], None],
 ) -> StageResult:
     """Submits a stage's job, or takes the one that is there, and returns its result; however the wait ends, so does the
-    job."""
+    job, unless the scheduler doesn't say whether it has it: see :func:`end_noted`."""
     folder = plan.run.folder
     try:
         # An interrupt between the submission and the assignment would leave the job behind.
@@ -97,13 +108,15 @@ def run_job(
                 job.write(folder)
         say(f"job {job.id} of {job.kind}")
         state = _ended(job, folder, MetricsTail(folder / METRICS_FILE), on_metrics, say)
-    except BaseException:
+    except Exception:
         if job is not None and job.id:
             end(job, folder)
         raise
-    # On a full disk the note is lost, and the next flow asks the scheduler; how the stage ended is said all the same.
-    with contextlib.suppress(OSError):
-        job.model_copy(update={"ended": True}).write(folder)
+    except BaseException:
+        # A job that doesn't end makes no StageLost of a stop, for which the stage would be started again.
+        end_noted(plan.stage, folder, say)
+        raise
+    _note_end(job, folder)
     return outcome(job, state, plan.stage, folder)
 
 
@@ -208,7 +221,7 @@ def _gather(job: Job, folder: Path, log: Path) -> None:
 
 
 def end(job: Job, folder: Path, seconds: float = SAVE_SECONDS) -> None:
-    """Ends a job, which may save first, and returns when it has ended.
+    """Ends a job, which may save first, and returns when it has ended and ``job.json`` says so.
 
     Raises:
         StageLost: it doesn't end, or its scheduler doesn't answer.
@@ -223,6 +236,42 @@ def end(job: Job, folder: Path, seconds: float = SAVE_SECONDS) -> None:
         if waited > seconds or phase == "waiting":
             _cancel(job, now=True)
         time.sleep(ENDING_SECONDS)
+    _note_end(job, folder)
+
+
+@contextlib.contextmanager
+def jobs_end_with(runs: Sequence[StageRun], say: Callable[[str], None]) -> Iterator[None]:
+    """Ends the jobs of a flow's stages if the block is left by a stop: a cancel, a suspension, ^C or SIGTERM.
+
+    :func:`run_job` ends the job that it follows. This is for the rest of the flow: before an earlier flow's job is
+    looked for, and while nobody knows whether the scheduler took one. A stop is no ``Exception``.
+    """
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        for run in runs:
+            end_noted(run.stage, run.folder, say)
+        raise
+
+
+def end_noted(stage: str, folder: Path, say: Callable[[str], None]) -> None:
+    """Ends the job that a stage's folder notes, if it is still there, and ``say``s what became of it."""
+    try:
+        job = _noted(stage, folder)
+        if job is not None and KINDS[job.kind].state(job, folder).phase != "ended":
+            say(f"{stage}: job {job.id} is still there: it saves and ends")
+        if job is not None:
+            end(job, folder)
+    except TitanflowError as error:
+        say(f"{stage}: its job may still be there ({error}); the next run of the folder looks for it, and follows it")
+
+
+def _note_end(job: Job, folder: Path) -> None:
+    # On a full disk the note is lost, and the next flow asks the scheduler; how the stage ended is said all the same.
+    with contextlib.suppress(OSError):
+        job.model_copy(update={"ended": True}).write(folder)
 
 
 def _cancel(job: Job, now: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -10,7 +11,8 @@ from pydantic import ValidationError, model_validator
 
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.files import write_text_atomically
-from titanflow.runs.contract import JOB_FILE, Strict
+from titanflow.planning.cluster.resources import job_name
+from titanflow.runs.contract import JOB_FILE, STAGES, Strict
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,20 @@ class Job(Strict):
             raise ValueError(f"{self.id!r} is no job of {self.kind}")
         return self
 
+    def is_of(self, stage: str, folder: Path) -> bool:
+        """Whether it is this folder's; a copy of a folder, made while its job was there, has that job's record."""
+        return self.name.startswith(job_name(stage, folder))
+
+    @property
+    def to_end(self) -> str:
+        """The command by which a person ends the job, also one whose id nobody knows."""
+        name, _, namespace = self.name.partition(".")
+        by_kind = {
+            "slurm": f"scancel --name={self.name}" + (f" {self.id}" if self.id else ""),
+            "kubernetes": f"kubectl delete jobset {name} --namespace={namespace}",
+        }
+        return by_kind[self.kind]
+
     def write(self, folder: Path) -> None:
         write_text_atomically(folder / JOB_FILE, self.model_dump_json(indent=2) + "\n")
 
@@ -69,6 +85,17 @@ class Job(Strict):
             found = f"no record of a stage's job: {error.errors()[0]['msg']}"
             hint = "look whether its job is still there (squeue --me, kubectl get jobsets), end it, and remove the file"
             raise ConfigError(Problem(found, origin=str(path), hint=hint)) from error
+
+
+def unended(folder: Path) -> dict[str, Job]:
+    """The jobs of a run's stages whose end no flow has seen, by stage; no scheduler is asked."""
+    found: dict[str, Job] = {}
+    for stage in STAGES:
+        with contextlib.suppress(ConfigError):
+            job = Job.of(folder / stage)
+            if job is not None and not job.ended and job.is_of(stage, folder / stage):
+                found[stage] = job
+    return found
 
 
 def status_file(job: str, folder: Path) -> Path:

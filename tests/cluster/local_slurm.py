@@ -151,7 +151,7 @@ class LocalSlurm:
 
     def start_slurmd(self, node: str) -> None:
         """Starts the daemon of a node that has lost it."""
-        first = psutil.Process(int((self.folder / f"{node}.daemon").read_text())).children()[0]
+        first = _started(self.folder / f"{node}.daemon").children()[0]
         place = ["nsenter", f"--target={first.pid}", "--net", "--uts", "--pid", "--mount", "--"]
         self._daemon(f"slurmd-{node}", "", [*place, "sh", "-c", f"exec {self._slurmd(node)}"])
 
@@ -162,7 +162,7 @@ class LocalSlurm:
         self._daemon("slurmctld", HUB, ["slurmctld", "-D"])
 
     def controller(self) -> psutil.Process:
-        return psutil.Process(int((self.folder / "slurmctld.daemon").read_text()))
+        return _started(self.folder / "slurmctld.daemon")
 
     def inside(self, command: Sequence[str]) -> list[str]:
         """A command as it runs beside the controller."""
@@ -279,17 +279,27 @@ class LocalSlurm:
                 start_new_session=True,
                 cwd="/",
             )
-        (self.folder / f"{name}.daemon").write_text(str(process.pid))
+        note = f"{process.pid} {psutil.Process(process.pid).create_time()}"
+        (self.folder / f"{name}.daemon").write_text(note)
 
     def _end(self, pid_file: Path) -> None:
         with contextlib.suppress(OSError, ValueError, psutil.Error):
-            process = psutil.Process(int(pid_file.read_text()))
+            process = _started(pid_file)
             family = [process, *process.children(recursive=True)]
             for one in family:
                 with contextlib.suppress(psutil.Error):
                     one.send_signal(signal.SIGKILL)
             psutil.wait_procs(family, timeout=10)
         pid_file.unlink(missing_ok=True)
+
+
+def _started(note: Path) -> psutil.Process:
+    """The process that a note is of, which needn't be the one that has its number now."""
+    pid, created = note.read_text().split()
+    process = psutil.Process(int(pid))
+    if process.create_time() != float(created):
+        raise psutil.NoSuchProcess(process.pid)
+    return process
 
 
 def _in_namespace(name: str) -> list[psutil.Process]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cluster_runs import ON_ONE_MACHINE, STEPS, ClusterRun
+from job_run import PATIENCE
 from local_slurm import NODES, LocalSlurm
 from tiny_experiment import ROOT, write_tiny_experiment
 from watching import wait_for
@@ -132,6 +133,29 @@ def test_a_job_that_never_starts_is_shown_and_cancelled(root: Path, slurm: Local
     assert run.signal(signal.SIGINT) == 128 + signal.SIGINT
     assert [state for _, state in run.jobs()] == ["CANCELLED"]
     slurm.output("scancel", held)
+
+
+def test_a_stop_at_any_moment_leaves_no_job_or_names_it(root: Path, slurm: LocalSlurm) -> None:
+    run = ClusterRun(slurm, root, "stopped", ("pretrain.training.steps=100000",))
+    record = run.folder / "pretrain" / "job.json"
+    run.start()
+    # It is there right before the submission.
+    wait_for(record.exists, "the submission", PATIENCE)
+    assert run.signal(signal.SIGINT) == 128 + signal.SIGINT
+    assert [state for _, state in run.jobs()] == ["CANCELLED"]
+    assert run.job()["ended"]
+
+    run.start()
+    # Nothing was saved: it begins in a new folder.
+    wait_for(lambda: record.exists() and run.job()["id"] and not run.job()["ended"], "the next job", PATIENCE)
+    run.signal(signal.SIGKILL)
+    job = run.job()["id"]
+    run.start()
+    run.says(f"tiny/stopped in {run.folder}")
+    run.signal(signal.SIGINT)
+    living = [job for job, state in run.jobs() if state in ("PENDING", "RUNNING")]
+    assert living == [] or f"to end it: scancel --name={run.job()['name']} {job}" in run.output.read_text()
+    slurm.output("scancel", f"--name={run.job()['name']}")
 
 
 def test_what_slurm_refuses_is_refused_in_the_plan(root: Path, slurm: LocalSlurm) -> None:

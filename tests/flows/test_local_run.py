@@ -23,6 +23,7 @@ import titanflow.planning.plan
 folder = Path({folder!r})
 plan = small_plan.small_plan(folder, pretrain=small_plan.{program})
 titanflow.planning.plan.make_plan = lambda *arguments: plan
+titanflow.planning.plan.run_folder = lambda *arguments: folder / "run"
 from titanflow.cli import run
 
 def with_database():

@@ -18,6 +18,7 @@ from flows.parameters.settings import KNOBS
 from flows.pretrain_sft import Summary, dated, pretrain_sft
 from tasks.ui.labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
 from titanflow.common.errors import ConfigError, HubError, Problem, StageFailed
+from titanflow.common.file_lock import held
 from titanflow.config.files.schema import BOUNDS
 from titanflow.config.module import stage_schema
 from titanflow.runs.manifest import Manifest
@@ -224,6 +225,13 @@ def test_bad_input_fails_the_run_before_anything_is_written(api, monkeypatch, tm
     with pytest.raises(ConfigError, match="local_batch_size"):
         pretrain_sft("tiny")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_does_not_wait_is_refused_before_it_is_planned(api, monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "make_plan", lambda *arguments: pytest.fail("it is planned"))
+    monkeypatch.setattr(module, "run_folder", lambda *arguments: tmp_path)
+    with held(tmp_path), pytest.raises(StageFailed, match=f"{tmp_path} is in use by process"):
+        pretrain_sft("tiny", wait=False)
 
 
 BAD = [

@@ -7,7 +7,7 @@ import pytest
 from watching import STAYS
 
 from flows import run_lock as module
-from flows.run_lock import run_lock
+from flows.run_lock import check_free, run_lock
 from flows.sign_of_life import HOLDER_FILE, JOB_IDS
 from titanflow.common.errors import StageFailed
 from titanflow.planning.launch import STAGE_FOLDER
@@ -48,11 +48,16 @@ def start():
 
 
 def test_a_folder_in_use_is_refused_and_free_again_when_its_holder_is_killed(tmp_path, start):
+    check_free(tmp_path / "not there")
     holder = start(HOLDS, str(tmp_path))
-    with pytest.raises(StageFailed, match=f"in use by process {holder.pid} on .*--wait.*--run"), run_lock(tmp_path):
+    refusal = f"in use by process {holder.pid} on .*--wait.*--run"
+    with pytest.raises(StageFailed, match=refusal), run_lock(tmp_path):
         pass
+    with pytest.raises(StageFailed, match=refusal):
+        check_free(tmp_path)
     holder.kill()
     holder.wait()
+    check_free(tmp_path)
     with run_lock(tmp_path) as waited:
         assert not waited
 
@@ -134,3 +139,18 @@ def test_a_run_on_another_machine_is_waited_for_where_locks_do_not_reach(tmp_pat
     with run_lock(tmp_path, wait=True, say=say) as waited:
         assert waited
     assert "in use by process 12 on login2" in said[0]
+
+
+def test_a_run_on_another_machine_that_is_seen_to_live_is_refused_at_once(tmp_path, monkeypatch):
+    """Only one whose sign stands still may be dead, and is watched for minutes."""
+    beats = iter(range(100))
+
+    def beat():
+        holder = {"machine": "another", "host": "login2", "pid": 12, "job": None, "beat": next(beats)}
+        (tmp_path / HOLDER_FILE).write_text(json.dumps(holder))
+
+    beat()
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: beat())
+    with pytest.raises(StageFailed, match="in use by process 12 on login2"), run_lock(tmp_path):
+        pass
+    assert next(beats) == 2

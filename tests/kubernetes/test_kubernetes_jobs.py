@@ -172,6 +172,7 @@ def test_a_cancel_lets_the_stage_save_and_ends_when_its_pods_have(cluster: Local
     assert "saved" in lines(folder / "pretrain.log")
     assert cluster.pods() == []
     assert kubernetes.state(record(job), folder).reason == "CANCELLED"
+    assert Job.of(folder) == record(job).model_copy(update={"ended": True})
     kubernetes.cancel(record(job))
 
 

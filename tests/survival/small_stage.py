@@ -10,9 +10,9 @@ from flows import stage
 
 
 def plan_there(experiment, configs, run, settings, runs_here):
-    """The same plan again; ``configs`` names its folder, ``experiment`` the program."""
+    """The same plan again; ``configs`` is its folder, ``experiment`` the program, or a file of its name."""
     assert settings["pretrain.launcher.pool"] is None
-    return small_plan.small_plan(Path(configs), pretrain=getattr(small_plan, experiment))
+    return small_plan.small_plan(Path(configs), pretrain=getattr(small_plan, Path(experiment).name))
 
 
 stage.make_plan = plan_there

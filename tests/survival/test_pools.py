@@ -47,7 +47,9 @@ def planned(pool, tmp_path, monkeypatch):
     def plan_of(program):
         plan = small_plan.small_plan(tmp_path, pretrain=getattr(small_plan, program))
         plan.stages[0].run.config["launcher"] = {"pool": "small"}
-        monkeypatch.setattr(plan.config, "stage", lambda name: SimpleNamespace(name=name))
+        # The plan is asked for there by the experiment's file.
+        plan.config.path = tmp_path / program
+        monkeypatch.setattr(plan.config, "stage", lambda name: SimpleNamespace(name=name, base=None))
         monkeypatch.setattr(module, "make_plan", lambda *arguments: plan)
         wait_for(lambda: not refused(plan), "the pool's worker")
         return plan.stages[0]
@@ -98,9 +100,9 @@ def test_a_run_that_ends_lets_its_stage_save_there(planned, tmp_path, monkeypatc
 
     ended = pools._ended
 
-    def interrupted(flow_run, seconds=None):
+    def interrupted(flow_run, seconds=None, **options):
         if polled.is_set():
-            return ended(flow_run, seconds)
+            return ended(flow_run, seconds, **options)
         wait_for(lambda: (folder / "pid").exists(), "the stage")
         polled.set()
         raise KeyboardInterrupt

@@ -55,8 +55,12 @@ def test_one_that_is_done_or_elsewhere_or_not_asked_for_is_not_tried(tmp_path: P
     assert launched == []
 
 
-def test_what_failed_is_tried_again(tmp_path: Path, launched: list[Path]) -> None:
+def test_what_failed_is_tried_again_and_its_log_kept(tmp_path: Path, launched: list[Path]) -> None:
     rehearse(plan_of(tmp_path), print)
     (tmp_path / "rehearsal" / "result.json").unlink()
+    (tmp_path / "rehearsal" / "rehearsal.log").write_text("why")
     rehearse(plan_of(tmp_path), print)
     assert len(launched) == 2
+    assert (tmp_path / "superseded" / "rehearsal-1" / "rehearsal.log").read_text() == "why"
+    rehearse(plan_of(tmp_path, fingerprint="g"), print)
+    assert len(list((tmp_path / "superseded").iterdir())) == 1

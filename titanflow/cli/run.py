@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -38,26 +40,45 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run an experiment: every stage that isn't done yet."""
-    from titanflow.planning.plan import make_plan
+    from flows.run_lock import check_free
+    from titanflow.planning.plan import make_plan, run_folder
     from titanflow.planning.view import check_stale
 
     own = with_options(settings, workspace=workspace)
     settings = with_options(own, on_stale=on_stale)
-    plan = make_plan(experiment, configs, run_name, settings)
-    show_warnings(plan.config)
-    print_plan(plan, err)
-    check_stale(plan)
-    if not plan.is_cached:
-        from flows.server.prefect_settings import check_prefect_settings
+    folder = run_folder(experiment, configs, run_name, settings)
+    if not wait:
+        check_free(folder)
+    with _left_jobs_told(folder):
+        plan = make_plan(experiment, configs, run_name, settings)
+        show_warnings(plan.config)
+        print_plan(plan, err)
+        check_stale(plan)
+        if not plan.is_cached:
+            from flows.server.prefect_settings import check_prefect_settings
 
-        check_prefect_settings()
-        with _live_view(plan, as_json):
-            from flows.local_run import run_flow
+            check_prefect_settings()
+            with _live_view(plan, as_json):
+                from flows.local_run import run_flow
 
-            run_flow(experiment, None if configs is None else str(configs), run_name, settings, wait=wait)
+                run_flow(experiment, None if configs is None else str(configs), run_name, settings, wait=wait)
     given = [("--configs", configs), ("--run", run_name), *(("--set", setting) for setting in own)]
     options = [word for name, value in given if value is not None for word in (name, str(value))]
     _print_results(plan, as_json, shlex.join([experiment, *options]))
+
+
+@contextlib.contextmanager
+def _left_jobs_told(folder: Path) -> Iterator[None]:
+    """Names the jobs that an interrupted run may leave: an earlier one's, of which the flow hadn't heard yet."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        from tasks.jobs.job import unended
+
+        for stage, job in unended(folder).items():
+            told = f"{stage}: a job may still be there, which the next start follows; to end it: {job.to_end}"
+            err.print(Text(told, style="yellow"), soft_wrap=True)
+        raise
 
 
 def _live_view(planned: Any, as_json: bool) -> contextlib.AbstractContextManager[None]:

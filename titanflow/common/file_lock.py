@@ -12,10 +12,10 @@ from typing import IO
 LOCK_FILE = ".lock"
 
 
-def take(file: IO[str]) -> str:
+def take(file: IO[str], kind: int = fcntl.LOCK_EX) -> str:
     """Takes a file's lock and returns an empty text, or returns its holder, as :func:`sign` wrote it."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
         return file.read().strip() or "another process"
@@ -40,9 +40,12 @@ def held(folder: Path, name: str = LOCK_FILE) -> Iterator[bool]:
         yield mine
 
 
-def is_held(folder: Path) -> bool:
-    """Whether another process holds the folder now."""
-    if not (folder / LOCK_FILE).exists():
-        return False
-    with (folder / LOCK_FILE).open("a+", encoding="utf-8") as file:
-        return bool(take(file))
+def holder(folder: Path) -> str:
+    """The process that holds a folder now, as :func:`sign` wrote it; empty if there is none, or nobody may look."""
+    try:
+        file = (folder / LOCK_FILE).open(encoding="utf-8")
+    except OSError:
+        return ""
+    # Shared: who looks needs no leave to write, and keeps nobody from looking.
+    with file:
+        return take(file, fcntl.LOCK_SH)

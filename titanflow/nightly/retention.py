@@ -10,7 +10,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from titanflow.common.file_lock import held, is_held
+from titanflow.common.file_lock import held, holder
 from titanflow.nightly.planning import as_parent, nights
 from titanflow.runs.contract import RESULT_FILE, RUN_FILE
 from titanflow.runs.results import PublishResult, result_of
@@ -43,7 +43,7 @@ def to_remove(runs: Path, keep: int | None, tonight: str = "") -> Retention:
         # A skipped night stays as long as the nights of its time.
         if folder.name in recent or (not night.began and (keep and (oldest is None or night.date >= oldest))):
             continue
-        if is_held(folder):
+        if holder(folder):
             reason = "in use"
         elif folder == published:
             reason = "published last"

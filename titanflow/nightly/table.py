@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from titanflow.common.file_lock import is_held
+from titanflow.common.file_lock import holder
 from titanflow.common.quantities import duration
 from titanflow.nightly.night import Night
 from titanflow.nightly.planning import nights
@@ -120,7 +120,7 @@ def _row(night: Night, folder: Path) -> NightRow:
 
 def _without_an_end(folder: Path, published: StageResult | None) -> tuple[str, str]:
     """The state of a night that has no recorded end, which goes on, was killed or was run by hand; and why."""
-    if is_held(folder):
+    if holder(folder):
         return "running", ""
     if isinstance(published, PublishResult):
         return published.status, published.gate.reason if published.gate and not published.gate.passed else ""

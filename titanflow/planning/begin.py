@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titanflow.architectures.outside_base import read_base
@@ -15,19 +16,22 @@ if TYPE_CHECKING:
     from titanflow.planning.stage_plan import StagePlan
 
 
-def begin_stage(plan: StagePlan) -> None:
-    """Makes a stage's folder ready and writes ``run.yaml``.
+SUPERSEDED = "superseded"
+KEPT_FAILURES = 10
+"""How many attempts of a stage that made nothing are kept, for their logs."""
 
-    Results of other inputs are kept: the old folder becomes ``superseded/<stage>-<n>`` of its run.
+
+def begin_stage(plan: StagePlan) -> Path | None:
+    """Makes a stage's folder ready and writes ``run.yaml``; returns where the old one lies now, if there was one.
+
+    A stage that doesn't resume begins in a new folder. The old one, with its results and its log, becomes
+    ``superseded/<stage>-<n>`` of its run. Of those that made nothing the newest are kept.
     """
-    run = plan.run
+    run, aside = plan.run, None
     if plan.state in ("RUN", "STALE") and any((run.folder / name).exists() for name in (RUN_FILE, RESULT_FILE)):
         # Unfinished work of other inputs is of no use, and may be large.
         shutil.rmtree(run.folder / PARTS_FOLDER, ignore_errors=True)
-        superseded = run.folder.parent / "superseded"
-        superseded.mkdir(exist_ok=True)
-        number = 1 + sum(1 for _ in superseded.glob(f"{run.folder.name}-*"))
-        shutil.move(run.folder, superseded / f"{run.folder.name}-{number}")
+        aside = set_aside(run.folder)
     run.folder.mkdir(parents=True, exist_ok=True)
     for left in run.folder.glob("scratch-*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -39,6 +43,28 @@ def begin_stage(plan: StagePlan) -> None:
         begun = StageRun.read(run.folder / RUN_FILE).base_digest if plan.state == "RESUME" else ""
         run.base_digest = begun or (checkpoint_digest(base.checkpoint) if base.checkpoint else "")
     run.write()
+    return aside
+
+
+def set_aside(folder: Path) -> Path:
+    """Moves a folder of a run to ``superseded``, and returns its new place."""
+    superseded = folder.parent / SUPERSEDED
+    superseded.mkdir(exist_ok=True)
+    numbers = (path.name.removeprefix(f"{folder.name}-") for path in superseded.glob(f"{folder.name}-*"))
+    earlier = sorted(int(number) for number in numbers if number.isdecimal())
+    # Numbers go on where older folders were removed.
+    place = superseded / f"{folder.name}-{1 + max(earlier, default=0)}"
+    folder.rename(place)
+    places = [*(superseded / f"{folder.name}-{number}" for number in earlier), place]
+    failures = [path for path in places if not _made_anything(path)]
+    for path in failures[:-KEPT_FAILURES]:
+        shutil.rmtree(path, ignore_errors=True)
+    return place
+
+
+def _made_anything(folder: Path) -> bool:
+    # A damaged checkpoint is for its owner to judge.
+    return (folder / RESULT_FILE).exists() or any(folder.glob("checkpoint/*"))
 
 
 def record_start(plan: StagePlan, manifest: Manifest, prefect_run_id: str = "") -> None:

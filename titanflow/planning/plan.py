@@ -58,12 +58,11 @@ def make_plan(
         ConfigError: the experiment can't be used; carries every mistake.
         DataError: its data can't.
     """
-    is_mapping = isinstance(overrides, Mapping)
-    overrides = overrides if is_mapping else list(overrides)
-    settings: list[Setting] = parameter_settings(overrides) if is_mapping else parse_settings(overrides)  # type: ignore[arg-type]
+    overrides = overrides if isinstance(overrides, Mapping) else list(overrides)
+    settings = _settings(overrides)
     config = load_experiment(experiment, configs, settings)
     config, night = as_night(config, run, lambda more: load_experiment(experiment, configs, [*more, *settings]))
-    name = check_run_name(run or (night.run if night else DEFAULT_RUN))
+    name = _run_name(config, run)
     anew = functools.partial(make_plan, experiment, configs, run, overrides, runs_here)
     with named_by(config):
         return _plan(config, night, name, runs_here, anew)
@@ -135,15 +134,27 @@ def _check_devices(stages: list[StagePlan], config: Experiment, runs_here: bool)
 
 
 def run_folder(
-    experiment: str, configs: str | Path | None = None, run: str | None = None, settings: Iterable[str] = ()
+    experiment: str,
+    configs: str | Path | None = None,
+    run: str | None = None,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
 ) -> Path:
-    """The folder of an experiment's run, even if its data is gone.
+    """The folder of an experiment's run, even if its data is gone; the arguments are those of :func:`make_plan`.
 
     Raises:
         ConfigError: the experiment or the name can't be used.
     """
-    config = load_experiment(experiment, configs, parse_settings(settings))
-    return config.workspace.resolve() / config.exp_name / check_run_name(run or DEFAULT_RUN)
+    config = load_experiment(experiment, configs, _settings(overrides))
+    return config.workspace.resolve() / config.exp_name / _run_name(config, run)
+
+
+def _settings(overrides: Iterable[str] | Mapping[str, Any]) -> list[Setting]:
+    return parameter_settings(overrides) if isinstance(overrides, Mapping) else parse_settings(overrides)
+
+
+def _run_name(config: Experiment, run: str | None) -> str:
+    """The name of a run; a night's is its day."""
+    return check_run_name(run or config.spec.nightly.date or DEFAULT_RUN)
 
 
 def check_workspace(workspace: Path, origin: str) -> None:

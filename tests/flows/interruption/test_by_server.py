@@ -28,6 +28,7 @@ def changed(api, tmp_path, monkeypatch):
     monkeypatch.setattr(by_server, "LOOK_SECONDS", 0.1)
     plan = small_plan(tmp_path, pretrain=WAITS, publish=PUBLISHES)
     monkeypatch.setattr(module, "make_plan", lambda *arguments: plan)
+    monkeypatch.setattr(module, "run_folder", lambda *arguments: plan.folder)
     folder = plan.stages[0].run.folder
 
     def changed(act, expected, run=module.pretrain_sft):

@@ -30,6 +30,7 @@ try:
         from flows import local_run, pretrain_sft
         local_run.INTERRUPTED_SECONDS = local_run.FLUSH_SECONDS = {PATIENCE}
         pretrain_sft.make_plan = lambda *arguments: plan
+        pretrain_sft.run_folder = lambda *arguments: folder / "run"
         local_run.run_flow("tiny")
 except TitanflowError as error:
     sys.exit(str(error))

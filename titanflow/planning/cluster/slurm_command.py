@@ -48,6 +48,8 @@ def ask(
             errors="replace",
             timeout=seconds,
             env={**_environment(), **(more or {})},
+            # A terminal's ^C goes to all of its processes: `sbatch` would end, and leave a job of which nobody knows.
+            start_new_session=True,
         )
     except (FileNotFoundError, PermissionError) as error:
         hint = "run the flow on a machine of the cluster from which jobs are submitted"
