@@ -138,7 +138,7 @@ def _paths(contents: RunContents) -> Iterator[Record]:
         if result and result.adapter:
             yield _path("adapter", stage.name, result.step, result.adapter)
     found = contents.publication
-    if found and found.status == "published":
+    if found and found.status == "published" and (found.target == "hub" or Path(found.location).is_dir()):
         yield _path("published", "publish", None, found.location)
     if (page := contents.folder / REPORT_FILE).is_file():
         yield _path("report", "", None, page)
