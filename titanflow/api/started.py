@@ -19,9 +19,11 @@ from titanflow.api.planned import see_to_caches
 from titanflow.common.errors import ConfigError, StageFailed, StageLost
 from titanflow.common.utf8_mode import STREAMS
 from titanflow.config.keys.on_stale import OnStale
+from titanflow.planning.stage_plan import Plan
 from titanflow.planning.view import check_stale
 from titanflow.runs.results import PublishResult, result_of
 
+PROGRAM = ("-m", "titanflow.cli.main", "run")
 ERROR = "error: "
 """How the command line begins its last message."""
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -47,6 +49,16 @@ class Run:
     folder: Path
     published: str = ""
     held_back: str = ""
+
+    @classmethod
+    def of(cls, plan: Plan) -> Run:
+        """What became of a plan whose stages have all finished."""
+        found = result_of(plan.folder / "publish") if plan.stage("publish") else None
+        published = held_back = ""
+        if isinstance(found, PublishResult):
+            published = found.location if found.status == "published" else ""
+            held_back = found.gate.reason if found.status == "held back" and found.gate else ""
+        return cls(plan.experiment, plan.run, plan.folder, published, held_back)
 
 
 def run(
@@ -81,19 +93,14 @@ def run(
     plan = arguments.plan(runs_here=True)
     check_stale(plan)
     _follow([*(["--wait"] if wait else []), *arguments.words()])
-    found = result_of(plan.folder / "publish") if plan.stage("publish") else None
-    published = held_back = ""
-    if isinstance(found, PublishResult):
-        published = found.location if found.status == "published" else ""
-        held_back = found.gate.reason if found.status == "held back" and found.gate else ""
-    return Run(plan.experiment, plan.run, plan.folder, published, held_back)
+    return Run.of(plan)
 
 
 def _follow(arguments: list[str]) -> None:
     """Shows the lines of ``titanflow run`` as they come; its error becomes an exception."""
     from tasks.process import bound
 
-    command = [sys.executable, "-m", "titanflow.cli.main", "run", *arguments]
+    command = [sys.executable, *PROGRAM, *arguments]
     environ = {name: value for name, value in os.environ.items() if name not in OF_A_KERNEL}
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", bound.__file__, str(os.getpid()), *command],
