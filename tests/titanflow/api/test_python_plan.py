@@ -129,5 +129,8 @@ def test_what_no_config_can_hold_is_refused_by_name(configs: Path, given: dict[s
 def test_the_package_names_its_face() -> None:
     assert {"plan", "run", "results", "load", "Plan", "Run", "Results", "ConfigError"} <= {*dir(titanflow)}
     assert all(getattr(titanflow, name).__doc__ for name in titanflow.__all__)
+    # A module of such a name would take its place as soon as something imports it.
+    modules = {path.stem for path in Path(titanflow.__file__).parent.iterdir()}
+    assert modules & {*titanflow.__all__} == set()
     with pytest.raises(AttributeError, match="'titanflow' has no attribute 'plam'"):
         _ = titanflow.plam

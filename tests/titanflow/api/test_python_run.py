@@ -1,12 +1,14 @@
 """``titanflow.run``, as far as it can be tried without a training: the rest is in ``tests/docs/test_notebook.py``."""
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from finished_without_training import finish
-from tiny_experiment import leave_out_fine_tuning, write_tiny_experiment
+from tiny_experiment import ROOT, leave_out_fine_tuning, write_tiny_experiment
+from watching import wait_for
 
 import titanflow
 from titanflow.api import started
@@ -125,6 +127,17 @@ def test_another_end_of_the_caller_ends_it_too(monkeypatch: pytest.MonkeyPatch, 
             SAVES.replace("    sys.exit", f"    open({str(mark)!r}, 'w')\n    sys.exit").replace("    print", "    #"),
         )
     assert mark.exists()
+
+
+def test_a_caller_that_is_killed_leaves_no_run_behind(tmp_path: Path) -> None:
+    mark = tmp_path / "saved"
+    program = SAVES.replace("    sys.exit", f"    open({str(mark)!r}, 'w')\n    sys.exit").replace("    print", "    #")
+    caller = f"from titanflow.api import started\nstarted.PROGRAM = ('-c', {program!r})\nstarted._follow([])"
+    with subprocess.Popen([sys.executable, "-c", caller], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+    wait_for(mark.exists, "the end of the run")
 
 
 def test_lines_are_text_without_colours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
