@@ -16,6 +16,8 @@ from titanflow.planning.stage_plan import Plan
 ExperimentLike = str | os.PathLike[str] | Mapping[str, Any]
 """An experiment's name, its file, or what such a file says, as a mapping."""
 PathLike = str | os.PathLike[str]
+LONGEST_WORD = 1 << 17
+"""Bytes of a command's word, its end included, from which on Linux refuses it (MAX_ARG_STRLEN)."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,14 @@ class Arguments:
         return make_plan(self.experiment, self.configs, self.run, self.settings, runs_here)
 
     def words(self) -> list[str]:
-        """The same behind ``titanflow run``."""
+        """The same behind ``titanflow run``.
+
+        Raises:
+            ConfigError: the system takes no word of such a length.
+        """
+        if (size := len(self.experiment.encode())) >= LONGEST_WORD:
+            expected = f"less than {LONGEST_WORD:,}; an experiment of any size may be a file"
+            raise ConfigError(Problem(f"found a mapping of {size:,} bytes", "experiment", expected=expected))
         options = [("--configs", self.configs), ("--run", self.run), *(("--set", one) for one in self.settings)]
         # With a sign of equality a value may begin with a dash.
         return [*(f"{name}={value}" for name, value in options if value is not None), "--", self.experiment]

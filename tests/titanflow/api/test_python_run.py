@@ -12,6 +12,7 @@ from watching import wait_for
 
 import titanflow
 from titanflow.api import started
+from titanflow.api.arguments import LONGEST_WORD, Arguments
 from titanflow.common.errors import StageLost
 from titanflow.runs.results import GateDecision, PublishResult, write_result
 
@@ -69,6 +70,18 @@ def test_a_mistake_or_a_stale_stage_is_refused_before_anything_is_started(
         titanflow.run("tiny", configs=configs, overrides={"pretrain.training.stepz": 3})
     with pytest.raises(titanflow.ConfigError, match="found stages that were made from other inputs"):
         titanflow.run("tiny", configs=configs, overrides={"pretrain.training.steps": 3})
+
+
+@pytest.mark.parametrize("size", [LONGEST_WORD - 1, LONGEST_WORD])
+def test_a_mapping_that_no_command_takes_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    # The quotes and braces around it count.
+    given = Arguments.of({"exp_name": "x" * (size - len('{"exp_name": ""}'))}, None, None, None)
+    if size >= LONGEST_WORD:
+        with pytest.raises(titanflow.ConfigError, match="found a mapping of 131,072 bytes"):
+            given.words()
+        return
+    monkeypatch.setattr(started, "PROGRAM", ("-c", "import sys; sys.exit(len(sys.argv[-1]) != 131071)"))
+    started._follow(given.words())
 
 
 def test_an_error_of_the_command_line_is_raised_and_not_printed(
