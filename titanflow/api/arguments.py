@@ -17,7 +17,7 @@ ExperimentLike = str | os.PathLike[str] | Mapping[str, Any]
 """An experiment's name, its file, or what such a file says, as a mapping."""
 PathLike = str | os.PathLike[str]
 LONGEST_WORD = 1 << 17
-"""Bytes of a command's word, its end included, from which on Linux refuses it (MAX_ARG_STRLEN)."""
+"""Bytes of a word that Linux refuses in a command (MAX_ARG_STRLEN); the byte that ends a word is left over."""
 
 
 @dataclass(frozen=True)
