@@ -17,7 +17,7 @@ ExperimentLike = str | os.PathLike[str] | Mapping[str, Any]
 """An experiment's name, its file, or what such a file says, as a mapping."""
 PathLike = str | os.PathLike[str]
 LONGEST_WORD = 1 << 17
-"""Bytes of a word that Linux refuses in a command (MAX_ARG_STRLEN); the byte that ends a word is left over."""
+"""Bytes from which on Linux refuses a word of a command (MAX_ARG_STRLEN, which counts the byte behind it, too)."""
 
 
 @dataclass(frozen=True)
