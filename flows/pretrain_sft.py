@@ -83,7 +83,7 @@ def pretrain_sft(
     completes in the state "Done before", whose message says when.
 
     Args:
-        experiment: Name of an experiment in configs/experiments, or its file.
+        experiment: Name of an experiment in configs/experiments, its file, or the experiment itself as JSON.
         configs: Folder with experiments/, modules/, models/ and data/, or with what differs from titanflow's own.
         run: Name of the run's folder; {date} becomes the day that the run was scheduled for, in its schedule's
             time zone.

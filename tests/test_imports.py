@@ -35,6 +35,17 @@ def test_titanflow_imports_neither_torch_nor_prefect() -> None:
     assert loaded_after(statement, "torch", "prefect", "flows", "tasks", "titan", "datasets", "transformers") == []
 
 
+def test_the_package_alone_imports_nothing_of_itself_and_nothing_slow() -> None:
+    rooms = [module for module in modules_of("titanflow") if module != "titanflow"]
+    assert loaded_after("import titanflow\ndir(titanflow)", *rooms, "importlib.metadata", "typer", "rich", "yaml") == []
+
+
+def test_a_plan_from_python_imports_no_more_than_the_command_line_s() -> None:
+    heavy = ("numpy", "pyarrow", "pandas", "tokenizers", "huggingface_hub", "httpx", "safetensors", "typer")
+    face = "titanflow.plan, titanflow.run, titanflow.results, titanflow.load"
+    assert loaded_after(f"import titanflow\n{face}", *heavy) == []
+
+
 def test_a_plan_imports_nothing_heavy() -> None:
     heavy = ("numpy", "pyarrow", "pandas", "tokenizers", "huggingface_hub", "httpx", "safetensors")
     assert loaded_after("import titanflow.cli.main, titanflow.planning.plan, titanflow.planning.view", *heavy) == []

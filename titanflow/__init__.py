@@ -1,7 +1,20 @@
+"""From raw text to a published language model. ``plan``, ``run``, ``results`` and ``load`` are for Python callers."""
+
+from __future__ import annotations
+
 import os
 import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from titanflow.api.loaded import load
+    from titanflow.api.outcome import Results, results
+    from titanflow.api.planned import Plan, plan
+    from titanflow.api.started import Run, run
+    from titanflow.common.errors import ConfigError, DataError, StageFailed
 
 __version__ = "0.1.0"
+__all__ = ["ConfigError", "DataError", "Plan", "Results", "Run", "StageFailed", "load", "plan", "results", "run"]
 
 # Each program of this project imports this package first, before anything that another system lacks.
 if sys.platform != "linux":
@@ -31,3 +44,29 @@ def ask_loopback_directly() -> None:
 # says so: who wants that sets DO_NOT_TRACK=0.
 ask_loopback_directly()
 os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+_FACE = {
+    "api.loaded": ("load",),
+    "api.outcome": ("Results", "results"),
+    "api.planned": ("Plan", "plan"),
+    "api.started": ("Run", "run"),
+    "common.errors": ("ConfigError", "DataError", "StageFailed"),
+}
+"""The modules below this package in which the names of ``__all__`` are."""
+
+
+def __getattr__(name: str) -> Any:
+    # Each program of this project imports this package first: what a caller in Python asks for is imported only then.
+    for module, names in _FACE.items():
+        if name in names:
+            import importlib
+
+            value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

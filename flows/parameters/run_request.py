@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,11 +30,23 @@ class RunRequest(NamedTuple):
         own: dict[str, Any] = {f"{module.name}.launcher.pool": None} if module is not None else {}
         # Another machine has another $USER.
         own |= {key: name for key, name in config.who.items() if name}
-        own |= {key: str(path) for key in self.settings if (path := _named(config, key)) and not is_shipped(path)}
+        naming = [*self.settings, *(() if config.path else _naming(config))]
+        own |= {key: str(path) for key in naming if (path := _named(config, key)) and not is_shipped(path)}
         settings = {**self.settings, "workspace": str(config.workspace.resolve()), **own}
         configs = None if config.tree.given is None else str(config.tree.given.resolve())
-        experiment = config.path.stem if is_shipped(config.path) else str(config.path.absolute())
-        return RunRequest(experiment, configs, plan.run, settings)
+        return RunRequest(self._experiment(config.path), configs, plan.run, settings)
+
+    def _experiment(self, path: Path | None) -> str:
+        if path is None:
+            return self.experiment
+        return path.stem if is_shipped(path) else str(path.absolute())
+
+
+def _naming(config: Experiment) -> Iterator[str]:
+    """The keys that name files in an experiment that stands in no file itself: nothing there lies beside it."""
+    for module in config.modules.values():
+        more = ["include_path"] if module.config.get("include_path") else []
+        yield from (f"{module.name}.{key}" for key in (*module.named, *more))
 
 
 def _named(config: Experiment, key: str) -> Path | None:

@@ -26,10 +26,13 @@ HEAD = "lm_head.weight"
 State = Mapping[str, Any]
 
 
-def load_folder(folder: Path, dtype: Any = "auto", device: str = "cpu") -> tuple[Any, dict[str, tuple[str, ...]]]:
+def load_folder(
+    folder: Path, dtype: Any = "auto", device: str = "cpu", remote_code: bool = False
+) -> tuple[Any, dict[str, tuple[str, ...]]]:
     """A model in inference mode, and the weights that didn't fit: ``missing``, ``unexpected`` and ``mismatched``.
 
-    It computes in the folder's own ``dtype`` unless one is given.
+    It computes in the folder's own ``dtype`` unless one is given. With ``remote_code`` code that the folder brings is
+    run, whosever it is.
 
     Raises:
         ConfigError: the folder brings code that isn't this package's.
@@ -43,7 +46,7 @@ def load_folder(folder: Path, dtype: Any = "auto", device: str = "cpu") -> tuple
         local_files_only=True,
         # Any other format is a pickle, which may run any code.
         use_safetensors=True,
-        trust_remote_code=trust_remote_code(folder),
+        trust_remote_code=remote_code or trust_remote_code(folder),
     )
     kinds = ("missing", "unexpected", "mismatched")
     return model.eval().to(device), {kind: tuple(sorted(map(str, loading[f"{kind}_keys"]))) for kind in kinds}

@@ -20,7 +20,9 @@ from titanflow.files.caches import move_unwritable
 out, err = Output(), Output(stderr=True)
 INTERRUPTED = 130
 
-ExperimentArgument = Annotated[str, typer.Argument(help="An experiment's name, or its file.", metavar="EXPERIMENT")]
+ExperimentArgument = Annotated[
+    str, typer.Argument(help="An experiment's name, its file, or the experiment itself as JSON.", metavar="EXPERIMENT")
+]
 ConfigsOption = Annotated[
     Path | None,
     typer.Option("--configs", help="A folder of configs, or of what differs from the shipped ones.", metavar="DIR"),

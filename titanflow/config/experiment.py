@@ -1,4 +1,4 @@
-"""An experiment: one file that names a module file and a model file for each stage, and overrides them.
+"""An experiment: one file, or JSON, that names a module file and a model file for each stage, and overrides them.
 
 Precedence, weakest first: module file, model file, data files, the experiment's ``overrides``, then the settings of a
 command line or a flow's parameters. All mistakes in all of them are reported together.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
@@ -36,8 +37,9 @@ from titanflow.config.keys.experiment import (
 )
 from titanflow.config.keys.lora_presets import settle_presets
 from titanflow.config.module import STAGE_OF, Module, stage_schema
-from titanflow.config.module_files import Entry, load
+from titanflow.config.module_files import Entry, load, load_json
 from titanflow.config.overrides import Setting, lay_over
+from titanflow.files.json_source import GIVEN, is_json
 from titanflow.files.yaml_source import (
     Leaf,
     Replacing,
@@ -57,10 +59,11 @@ _SECTIONS = ("config", "model", "data", "validation_data", "overrides", "params"
 class Experiment:
     """A resolved experiment: its own settings and its modules, each complete with defaults and origins.
 
-    ``spec`` holds the experiment file's own keys; ``origins`` says where each written one comes from.
+    ``path`` is its file, None for one that was given as JSON. ``spec`` holds the experiment's own keys; ``origins``
+    says where each written one comes from.
     """
 
-    path: Path
+    path: Path | None
     tree: ConfigTree
     exp_name: str
     workspace: Path
@@ -81,7 +84,7 @@ class Experiment:
 def load_experiment(
     name: str, configs: str | Path | None = None, settings: Iterable[Setting] = (), starts: bool = True
 ) -> Experiment:
-    """Loads an experiment by its name or its file.
+    """Loads an experiment by its name or its file, or the JSON that it is.
 
     ``starts`` False: the config may be read where it is never run. Then requirements of a start alone, such as the
     number of processes that its parallelism needs, become warnings.
@@ -90,21 +93,21 @@ def load_experiment(
         ConfigError: with every mistake that was found, each with file, line and key.
     """
     check_utf8_mode()
-    path, tree = _locate(name, configs)
-    raw, over, problems = _read(path, tree, settings)
+    source = _locate(name, configs)
+    raw, over, problems = _read(source, settings)
     schema = _schema()
     left_out = read_ignored(raw)
     ignored = take_out(raw, left_out.unknown(schema))
     own = {**raw, "modules": {}}
-    problems += [*check(own, schema), *_check_names(own, path)]
-    modules, mistakes = _build_modules(raw, over, tree, path, left_out, bool(problems))
+    problems += [*check(own, schema), *_check_names(own, source)]
+    modules, mistakes = _build_modules(raw, over, source, left_out, bool(problems))
     if problems := problems + mistakes:
         raise ConfigError(problems)
     warnings = _check_modules(modules, starts)
     spec = TypeAdapter(ExperimentSpec).validate_python(plain(own))
-    exp_name = spec.exp_name or path.stem
+    exp_name = spec.exp_name or source.stem
     origins = {key: leaf.origin for key, leaf in leaves(own)}
-    origins |= {} if spec.exp_name else {"exp_name": f"the name of {display(path)}"}
+    origins |= {} if spec.exp_name else {"exp_name": f"the name of {source}"}
     _put_name(modules, exp_name)
     if problems := prepare_problems(spec.prepare.launcher, origins):
         raise ConfigError(problems)
@@ -115,8 +118,8 @@ def load_experiment(
     warnings += [line for module in modules.values() for line in (*module.warnings, *overruled(module))]
     warnings += idle_sections(modules.values(), spec, origins)
     return Experiment(
-        path=path,
-        tree=tree,
+        path=source.path,
+        tree=source.tree,
         exp_name=exp_name,
         workspace=expanded(spec.workspace),
         modules=modules,
@@ -133,19 +136,35 @@ def experiment_name(name: str, configs: str | Path | None = None, settings: Iter
     Raises:
         ConfigError: there is no such experiment, or its file can't be read.
     """
-    path, tree = _locate(name, configs)
-    raw, _, _ = _read(path, tree, settings)
+    source = _locate(name, configs)
+    raw, _, _ = _read(source, settings)
     named = raw.get("exp_name")
-    return str(named.value) if isinstance(named, Leaf) and named.value else path.stem
+    return str(named.value) if isinstance(named, Leaf) and named.value else source.stem
 
 
 def _schema() -> Schema:
     return bounded(dataclass_schema(ExperimentSpec), PREPARE)
 
 
-def _read(path: Path, tree: ConfigTree, settings: Iterable[Setting]) -> tuple[Tree, dict[str, Tree], list[Problem]]:
-    """The experiment's file with what it extends and the settings; its modules' own settings; and mistakes."""
-    raw, problems = load(path, tree.room(EXPERIMENTS))
+class _Source(NamedTuple):
+    """What an experiment is read from: its file, or JSON; and the tree that its modules' files are looked for in."""
+
+    path: Path | None
+    json: str
+    tree: ConfigTree
+
+    @property
+    def stem(self) -> str:
+        return self.path.stem if self.path else ""
+
+    def __str__(self) -> str:
+        return display(self.path) if self.path else GIVEN
+
+
+def _read(source: _Source, settings: Iterable[Setting]) -> tuple[Tree, dict[str, Tree], list[Problem]]:
+    """The experiment as written, with what it extends and the settings; its modules' own settings; and mistakes."""
+    room = source.tree.room(EXPERIMENTS)
+    raw, problems = load(source.path, room) if source.path else load_json(source.json, room)
     over, mistakes = lay_over(raw, settings)
     return fitted(raw, _schema()), over, problems + mistakes
 
@@ -157,9 +176,10 @@ def _put_name(modules: dict[str, Module], exp_name: str) -> None:
             module.config["folder"] = module.config["folder"].replace(EXP_NAME, exp_name)
 
 
-def _locate(name: str, configs: str | Path | None) -> tuple[Path, ConfigTree]:
-    """The experiment's file, and the tree that its modules' files are looked for in."""
+def _locate(name: str, configs: str | Path | None) -> _Source:
     tree = ConfigTree.locate(configs)
+    if is_json(name):
+        return _Source(None, name, tree)
     path = tree.experiment(name)
     if problem := utf8_problem(str(path.absolute()), "the experiment's file"):
         raise ConfigError(problem)
@@ -167,7 +187,7 @@ def _locate(name: str, configs: str | Path | None) -> tuple[Path, ConfigTree]:
         # torchtitan's TOML is the config of one training: a module's config, not an experiment.
         expected = f"an experiment's YAML file that names it: `modules: {{pretrain: {{config: {path}}}}}`"
         raise ConfigError(Problem("a TOML file is a module's config, not an experiment", "", display(path), expected))
-    return path, tree.of_experiment(path)
+    return _Source(path, "", tree.of_experiment(path))
 
 
 def _check_modules(modules: dict[str, Module], starts: bool) -> list[str]:
@@ -183,21 +203,25 @@ def _check_modules(modules: dict[str, Module], starts: bool) -> list[str]:
     return [f"a run would be refused: {problem}" for problem in told_once(lacks)]
 
 
-def _check_names(own: Tree, path: Path) -> list[Problem]:
+def _check_names(own: Tree, source: _Source) -> list[Problem]:
     named = own.get("exp_name")
+    problem: Problem | None
     if isinstance(named, Leaf) and named.value:
         problem = name_problem(str(named.value), "exp_name", named.origin)
+    elif source.path is None:
+        problem = Problem("isn't set", "exp_name", GIVEN, "a name: there is no file that the runs could be named after")
     else:
-        origin = named.origin if isinstance(named, Leaf) else f"{display(path)}:1"
-        hint = f"it is the file's name: rename the file, or write `exp_name: {fitting_name(path.stem)}` into it"
-        problem = name_problem(path.stem, "exp_name", origin, hint)
+        origin = named.origin if isinstance(named, Leaf) else f"{source}:1"
+        stem = source.path.stem
+        hint = f"it is the file's name: rename the file, or write `exp_name: {fitting_name(stem)}` into it"
+        problem = name_problem(stem, "exp_name", origin, hint)
     who = [(key, own[key]) for key in WHO if key in own]
     tags = [tag_problem(str(leaf.value or ""), key, leaf.origin) for key, leaf in who if isinstance(leaf, Leaf)]
     return [one for one in (problem, *tags) if one]
 
 
 def _build_modules(
-    raw: Tree, over: dict[str, Tree], tree: ConfigTree, path: Path, left_out: Ignored, is_broken: bool
+    raw: Tree, over: dict[str, Tree], source: _Source, left_out: Ignored, is_broken: bool
 ) -> tuple[dict[str, Module], list[Problem]]:
     specs = raw.get("modules")
     specs = specs.value if isinstance(specs, Replacing) else specs
@@ -205,7 +229,7 @@ def _build_modules(
         expected = "each module under its name, `pretrain: {config: …}`, or a list of mappings that have a `name`"
         return {}, [Problem("found a list", "modules", specs.origin, expected)]
     if not isinstance(specs, dict) or not specs:
-        origin = specs.origin if isinstance(specs, Leaf) else str(path)
+        origin = specs.origin if isinstance(specs, Leaf) else str(source.path or GIVEN)
         return {}, [Problem("the experiment has no modules", "modules", origin)]
     launcher = raw.get("launcher")
     common = launcher if isinstance(launcher, dict) else {}
@@ -219,7 +243,7 @@ def _build_modules(
         ignored = take_out(spec, left_out.unknown(dataclass_schema(ModuleSpec), f"{name}."), f"{name}.")
         problems += _check_spec(name, spec)
         entry = Entry(name, spec, over.get(name, {}), common, left_out)
-        module, mistakes = build_module(entry, tree, modules, is_broken or bool(problems))
+        module, mistakes = build_module(entry, source.tree, modules, is_broken or bool(problems))
         problems += mistakes
         if module is not None:
             module.ignored = ignored + module.ignored

@@ -11,6 +11,7 @@ from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.files.tree import ConfigTree, Room
 from titanflow.config.ignored import Ignored
 from titanflow.files.interpolation import interpolate
+from titanflow.files.json_source import GIVEN, parse_tree
 from titanflow.files.toml_source import read_toml
 from titanflow.files.yaml_source import Leaf, Tree, display, first_origin, in_one_line, merge, read_tree, remade
 
@@ -127,6 +128,16 @@ def load(path: Path, room: Room) -> tuple[Tree, list[Problem]]:
     return _replaced(_extended(path, room, ()), problems), problems
 
 
+def load_json(text: str, room: Room) -> tuple[Tree, list[Problem]]:
+    """The same of a config that stands in no file, but is JSON itself.
+
+    Raises:
+        ConfigError: it can't be read, or a file that it extends.
+    """
+    problems: list[Problem] = []
+    return _replaced(_over_parents(parse_tree(text), None, room, ()), problems), problems
+
+
 def _replaced(tree: Tree, problems: list[Problem]) -> Tree:
     """The tree with each reference replaced. Only a text has references, alone or in a list."""
     made: Tree = {}
@@ -144,23 +155,30 @@ def _replaced(tree: Tree, problems: list[Problem]) -> Tree:
 def _extended(path: Path, room: Room, below: tuple[Path, ...]) -> Tree:
     path = path.resolve()
     tree = read_toml(path) if path.suffix == ".toml" else read_tree(path)
+    return _over_parents(tree, path, room, (*below, path))
+
+
+def _over_parents(tree: Tree, path: Path | None, room: Room, below: tuple[Path, ...]) -> Tree:
+    """A tree, of the file ``path`` if any, over the files that it extends; ``below`` are those that led to them."""
     extends = tree.pop("extends", None)
     if extends is None:
         return tree
     merged: Tree = {}
     for leaf in _parents(path, extends):
         parent = room.file(leaf, "extends").resolve()
-        if parent in (*below, path):
-            cycle = " → ".join(display(file) for file in (*below, path, parent))
+        if parent in below:
+            cycle = " → ".join(display(file) for file in (*below, parent))
             raise ConfigError(Problem(f"a cycle: {cycle}", key="extends", origin=leaf.origin))
-        merged = merge(merged, _extended(parent, room, (*below, path)))
+        merged = merge(merged, _extended(parent, room, below))
     return merge(merged, tree)
 
 
-def _parents(path: Path, extends: Leaf | Tree) -> Iterator[Leaf]:
-    """The names of the files that a file extends."""
+def _parents(path: Path | None, extends: Leaf | Tree) -> Iterator[Leaf]:
+    """The names of the files that a config extends."""
     value, origin = (extends.value, extends.origin) if isinstance(extends, Leaf) else (None, "")
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(Problem("extends takes a list of files", key="extends", origin=display(path)))
+        raise ConfigError(
+            Problem("extends takes a list of files", key="extends", origin=display(path) if path else GIVEN)
+        )
     yield from (Leaf(name, origin, file=path) for name in names)

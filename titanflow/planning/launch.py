@@ -10,6 +10,7 @@ from pathlib import Path
 
 from titanflow.common.credentials import is_secret
 from titanflow.config.experiment import Experiment
+from titanflow.files.json_source import GIVEN
 from titanflow.files.yaml_source import display
 from titanflow.runs import torchrun
 from titanflow.runs.contract import RUN_FILE, StageRun
@@ -55,7 +56,7 @@ def environment(run: StageRun, config: Experiment) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "true",
         "WANDB_MODE": "offline",
         "WANDB_PROJECT": config.exp_name,
-        "WANDB_NOTES": f"experiment {display(config.path)}",
+        "WANDB_NOTES": f"experiment {display(config.path)}" if config.path else GIVEN,
     }
     own = {
         # The current folder may hold a `datasets.py`: see titanflow.architectures.custom_code.

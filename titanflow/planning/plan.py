@@ -48,7 +48,7 @@ def make_plan(
     overrides: Iterable[str] | Mapping[str, Any] = (),
     runs_here: bool = True,
 ) -> Plan:
-    """Plans a run of an experiment, given by name or file.
+    """Plans a run of an experiment, given by name, file or JSON.
 
     ``overrides`` are ``dotted.key=value`` texts of a command line, or a mapping of a flow's parameters. A stage that
     its device can't run or hold is refused. With ``runs_here`` False, if only this machine falls short, there is a

@@ -1,5 +1,6 @@
 """Another machine, with another current folder and perhaps another installation, makes the same plan."""
 
+import json
 import os
 from pathlib import Path
 
@@ -43,6 +44,17 @@ def test_files_of_ones_own_are_named_by_their_paths(here: Path, given: str) -> N
     assert asked.settings["pretrain.training.steps"] == 7
     assert asked.settings["pretrain.launcher.pool"] is None
     assert asked.settings["workspace"] == str(here / "runs")
+
+
+def test_json_goes_along_with_the_paths_of_the_files_that_it_names(here: Path) -> None:
+    modules = {"pretrain": {"model": "tiny.yaml"}, "sft": {"data": "chats.yaml", "validation_data": "chat_files"}}
+    modules["evaluate"] = {"overrides": {"include_path": "evals"}}
+    given = json.dumps({"exp_name": "mine", "extends": ["stdlib.yaml"], "modules": modules})
+    asked = elsewhere(here, RunRequest(given, None, None, {"pretrain.training.steps": 7}))
+    assert asked[:3] == (given, None, "main")
+    own = {"pretrain.model": "tiny.yaml", "sft.data": "chats.yaml", "evaluate.include_path": "evals"}
+    files = {key: path for key, path in asked.settings.items() if str(path).startswith(str(here / ""))}
+    assert files == {"workspace": str(here / "runs"), **{key: str(here / name) for key, name in own.items()}}
 
 
 def test_those_that_come_with_titanflow_by_their_names(here: Path) -> None:
