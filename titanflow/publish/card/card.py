@@ -34,7 +34,7 @@ from titanflow.publish.card.tables import (
 )
 from titanflow.publish.card.training_data import hub_datasets, training_data
 from titanflow.publish.lineage import Lineage
-from titanflow.publish.settings import tag_of
+from titanflow.publish.settings import published_name, tag_of
 from titanflow.runs.contract import METRICS_FILE
 from titanflow.runs.metrics import read_metrics
 from titanflow.runs.results import counted
@@ -48,7 +48,7 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
     The client's own ``validate`` and ``push_to_hub`` aren't used: they talk to huggingface.co whatever ``HF_ENDPOINT``
     says. A Hub checks the card when it is committed.
     """
-    name = settings.repo_id.split("/")[-1] if settings.repo_id else f"{lineage.experiment}-{lineage.model}"
+    name = published_name(settings, lineage.experiment)
     card = _template().render(
         front_matter=card_data(name, lineage, settings).to_yaml(),
         name=name,
