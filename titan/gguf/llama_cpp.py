@@ -19,6 +19,7 @@ class LlamaCpp:
     """
 
     def __init__(self, path: Path, context: int) -> None:
+        import torch
         import xllamacpp
 
         settings = xllamacpp.CommonParams()
@@ -26,6 +27,9 @@ class LlamaCpp:
         settings.n_ctx, settings.n_parallel, settings.n_gpu_layers = context, 1, 0
         settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        # Threads of its own choice would wait for each other on cores that other processes use.
+        settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = torch.get_num_threads()
+        settings.n_threads_http = 2
         # It warms up for nothing, would fit itself to the machine, and serve a page.
         settings.warmup = settings.fit_params = settings.ui = False
         settings.verbosity = 1

@@ -59,18 +59,23 @@ def make_gguf(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        files = {kind: partial / file_name(name, kind) for kind in formats}
-        for kind, path in files.items():
-            write_gguf(folder, path, kind, name)
         model, _ = load_folder(folder, torch.float32)
         reference = Reference.read(model, tokenizer, rows, stops)
         # The model's memory is llama.cpp's now.
         del model
-        # Taken before the proof: a file that changes behind it isn't the one that was proved.
-        digests = {path.name: file_digest(path) for path in files.values()}
-        proofs = {path.name: prove(path, kind, reference).model_dump() for kind, path in files.items()}
+        digests, proofs = {}, {}
+        # float32 comes first, asked for or not: rounding would hide a small mistake of the conversion.
+        for kind in dict.fromkeys(("f32", *formats)):
+            path = partial / file_name(name, kind)
+            write_gguf(folder, path, kind, name)
+            # Taken before the proof: a file that changes behind it isn't the one that was proved.
+            sha256, proof = file_digest(path), prove(path, kind, reference)
+            if kind in formats:
+                digests[path.name], proofs[path.name] = sha256, proof.model_dump()
+            else:
+                path.unlink()
         texts = tokenizer.convert_ids_to_tokens(list(stops))
-        text = modelfile(next(iter(proofs)), name, tokenizer, texts, config["max_position_embeddings"], chats)
+        text = modelfile(file_name(name, formats[0]), name, tokenizer, texts, config["max_position_embeddings"], chats)
         (partial / MODELFILE).write_text(text, encoding="utf-8")
         digests[MODELFILE] = file_digest(partial / MODELFILE)
         record = {"of": of, "files": digests, "proofs": proofs}

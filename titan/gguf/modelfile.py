@@ -21,7 +21,7 @@ NOTE = """\
 # llama.cpp was tried with the file; Ollama itself wasn't.
 """
 LACKS = f"""\
-# The template of the chat ({TEMPLATE_FILE}) can't be said in Ollama's form. Ollama looks for a similar one that it knows.
+# Ollama's form can't say the chat's template ({TEMPLATE_FILE}): Ollama looks for a similar one among those it knows.
 """
 
 

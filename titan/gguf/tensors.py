@@ -57,8 +57,8 @@ def weight_files(folder: Path) -> list[Path]:
 def in_order(key: str, tensor: Tensor, config: Mapping[str, Any]) -> Tensor:
     """Puts a llama's rows of queries and keys into llama.cpp's order.
 
-    llama.cpp rotates neighbouring pairs of a llama's rows, transformers the first half against the second. For Qwen both
-    rotate halves.
+    llama.cpp rotates neighbouring pairs of a llama's rows, transformers the first half against the second. For Qwen
+    both rotate halves.
     """
     heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(key.split(".")[-2])
     if heads is None or config["model_type"] != "llama":

@@ -75,7 +75,7 @@ def make_files(run: StageRun, settings: Publish, lineage: Lineage) -> GgufFiles:
     if found is None:
         raise StageFailed(f"no GGUF file is published: the files in {folder} aren't those that were proved")
     for name, proof in found.proofs.items():
-        log.info("%s: %s", name, described(proof))
+        log.info("%s: %s", name, proof)
     return found
 
 
@@ -91,11 +91,3 @@ def proved(folder: Path, made_of: str) -> GgufFiles | None:
     if {name: entry.sha256 for name, entry in entries.items()} != record["files"]:
         return None
     return GgufFiles(entries, {name: GgufFile(**proof) for name, proof in record["proofs"].items()})
-
-
-def described(proof: GgufFile) -> str:
-    """The proof in half a sentence."""
-    return (
-        f"{proof.texts:,} texts have the same tokens in llama.cpp, the likeliest next token is the same at "
-        f"{proof.agreement:.1%} of {proof.positions:,} places, and the mean KL divergence is {proof.mean_kl:.1g} nats"
-    )

@@ -117,7 +117,7 @@ def exported_files(lineage: Lineage, settings: Publish) -> Bundle:
 
 
 def build_bundle(candidate: Candidate, lineage: Lineage, gguf: Bundle) -> Bundle:
-    """The export's files, those for llama.cpp, the samples, the card with what comes with it, and the lineage, which lists them all."""
+    """The export's files, the ``gguf`` ones, the samples, the card with its files, and the lineage, which lists all."""
     from titanflow.publish.card.card import card_files, model_card
 
     written = card_files(lineage)

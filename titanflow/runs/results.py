@@ -244,6 +244,12 @@ class GgufFile(Strict):
     largest_difference: float
     greedy_tokens: int
 
+    def __str__(self) -> str:
+        return (
+            f"{self.texts:,} texts have the same tokens in llama.cpp, the likeliest next token is the same at "
+            f"{self.agreement:.1%} of {self.positions:,} places, and the mean KL divergence is {self.mean_kl:.1g} nats"
+        )
+
 
 class PublishResult(Strict):
     """Where the model was published: a folder, or a repository's commit and tag.

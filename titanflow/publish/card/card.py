@@ -27,6 +27,7 @@ from titanflow.publish.card.tables import (
     data_table,
     export_check,
     gate_table,
+    gguf_table,
     markdown_table,
     results_table,
     training_table,
@@ -97,6 +98,7 @@ def tables(lineage: Lineage) -> dict[str, Any]:
         "drawn": drawn_tasks(found) if found else [],
         "inexact": inexact(found.run.config) if found else [],
         "seeds": seeds_text(found.result.seeds) if found else "",
+        "gguf": markdown_table(gguf_table(lineage.gguf)),
         "has_local_tasks": bool(found and found.own & found.scores.keys()),
     }
 
