@@ -47,8 +47,8 @@ BOUNDS = {
     "q8_0": Bound(1e-2, 0.3),
 }
 """At least ten times the mean divergence of right files of tiny random models, whose flat probabilities feel every
-weight. f32's are as close as an export's: the mildest mistake tried, a tenfold eps, has a relative error of 1e-4. In
-the other formats rounding would hide such a mistake."""
+weight. f32's are as close as an export's: the mildest mistake that is found, an eps of a hundred times, has a
+relative error of 1e-3. In the other formats rounding would hide such a mistake."""
 CONVERSATIONS = (
     [{"role": "user", "content": "What is 2 + 2?"}],
     [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi\n\nthere!"}],

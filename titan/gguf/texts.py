@@ -105,9 +105,9 @@ def compared_texts(tokenizer: Any, rows: Path | None) -> list[str]:
 
     Args:
         tokenizer: transformers' own. Texts with its special tokens spelled out are among them.
-        rows: a folder of prepared rows, or None.
+        rows: a folder of prepared rows, or None. A mixture's folder holds no tokens itself.
     """
-    own = own_texts(tokenizer, rows) if rows is not None else []
+    own = own_texts(tokenizer, rows) if rows is not None and (rows / TOKENS_FILE).is_file() else []
     texts = dict.fromkeys([*own, *PIECES])
     pieces = [*PIECES, *tokenizer.get_added_vocab()]
     draw = random.Random(0)

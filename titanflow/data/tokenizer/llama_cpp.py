@@ -17,6 +17,7 @@ LLAMA3_WORDS = (
 )
 """The pattern of words in the ``tokenizer.json`` of Llama 3."""
 NFC = "NFC"
+"""The normalizer that is let pass: llama.cpp has none, and the caller can bring a text into NFC first."""
 
 Step = tuple[Any, ...]
 _BYTES: Step = ("ByteLevel", False, False)
@@ -40,11 +41,6 @@ def words_name(described: Mapping[str, Any]) -> str:
     return WORDS.get(tuple(_steps(described.get("pre_tokenizer"))), "")
 
 
-def normalizes(described: Mapping[str, Any]) -> bool:
-    """Whether the tokenizer brings text into NFC first, which llama.cpp leaves to the caller."""
-    return [step["type"] for step in _flat(described.get("normalizer"), "normalizers")] == [NFC]
-
-
 def inexpressible(described: Mapping[str, Any]) -> list[str]:
     """What llama.cpp can't do as the content of a ``tokenizer.json`` says; empty if it can do everything."""
     model = described.get("model") or {}
@@ -61,7 +57,7 @@ def inexpressible(described: Mapping[str, Any]) -> list[str]:
         found.append(f"its BPE has ignore_merges={bool(model.get('ignore_merges'))}, unlike llama.cpp's {words}")
     names = [step["type"] for step in _flat(described.get("normalizer"), "normalizers")]
     if names not in ([], [NFC]):
-        found.append(f"its normalizer is {', '.join(names)}, and llama.cpp has none")
+        found.append(f"its normalizer is {' + '.join(names)}, and llama.cpp has none")
     for token in described.get("added_tokens") or []:
         if flags := [flag for flag in ("lstrip", "rstrip", "single_word") if token.get(flag)]:
             found.append(f"its token {token['content']} has {', '.join(flags)}")
