@@ -48,9 +48,9 @@ def test_transformers_reads_the_same_model_from_the_file(name: str, exported: Ex
     ("name", "formats"),
     [
         ("llama", ["f16", "bf16", "q8_0"]),
-        ("qwen2-tied", ["f16", "q8_0"]),
+        ("qwen2-tied", ["q8_0"]),
         ("qwen2", ["f32"]),
-        ("qwen3", ["q8_0"]),
+        ("qwen3", ["f32"]),
         ("qwen3-tied", ["f32"]),
     ],
 )
@@ -134,9 +134,7 @@ def test_a_file_that_computes_something_else_is_refused(
         prove(tmp_path / "wrong.gguf", "f32", referenced("llama"))
 
 
-@pytest.mark.parametrize("formats", ["q8_0", "f32"])
 def test_a_file_that_fails_leaves_nothing(
-    formats: str,
     exported: Exported,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -144,7 +142,7 @@ def test_a_file_that_fails_leaves_nothing(
 ) -> None:
     """A mistake that q8_0's rounding would hide is found by the file in float32."""
     with_another_eps(monkeypatch)
-    assert main([str(exported("llama")), str(tmp_path / "out"), "--name", "it", "--formats", formats]) == 1
+    assert main([str(exported("llama")), str(tmp_path / "out"), "--name", "it", "--formats", "q8_0"]) == 1
     assert "it-F32.gguf: llama.cpp doesn't compute what the evaluated model computes" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
