@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,17 +47,18 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def referenced(exported: Callable[[str], Path]) -> Callable[[str], Reference]:
-    """What one of the models says; each is asked once."""
+    """What one of the models says, with few texts; each is asked once."""
     from titan.weights.hf_folder import load_folder, load_tokenizer
 
     made: dict[str, Reference] = {}
 
-    def reference(name: str) -> Reference:
+    def ask(name: str) -> Reference:
         if name not in made:
             folder = exported(name)
             model, _ = load_folder(folder, torch.float32)
             stops = Vocabulary.read(folder, model.config.vocab_size).stops
-            made[name] = Reference.read(model, load_tokenizer(folder), None, stops)
+            reference = Reference.read(model, load_tokenizer(folder), None, stops)
+            made[name] = dataclasses.replace(reference, texts=reference.texts[:150])
         return made[name]
 
-    return reference
+    return ask

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gguf_models import MODELS
 
 from titan.gguf import tensors, vocabulary, write
 from titan.gguf.make import main
@@ -28,7 +27,7 @@ Exported = Callable[[str], Path]
 Referenced = Callable[[str], Reference]
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "llama"])
+@pytest.mark.parametrize("name", ["llama-unscaled", "qwen2-tied", "qwen3"])
 def test_transformers_reads_the_same_model_from_the_file(name: str, exported: Exported, tmp_path: Path) -> None:
     """Its reader knows no scaling of RoPE; the scaled llama is llama.cpp's alone."""
     from transformers import AutoModelForCausalLM
@@ -50,7 +49,6 @@ def test_transformers_reads_the_same_model_from_the_file(name: str, exported: Ex
         ("llama", ["f16", "bf16", "q8_0"]),
         ("qwen2-tied", ["q8_0"]),
         ("qwen2", ["f32"]),
-        ("qwen3", ["f32"]),
         ("qwen3-tied", ["f32"]),
     ],
 )
