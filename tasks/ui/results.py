@@ -145,6 +145,7 @@ def _publish_rows(result: PublishResult) -> list[Row]:
         ("files", str(len(result.files))),
         ("gate", gate.reason if gate else ""),
         *(figures(gate) if gate else ()),
+        *((name, str(proof)) for name, proof in result.gguf.items()),
     ]
     return [{"what": name, "value": value} for name, value in values if value]
 

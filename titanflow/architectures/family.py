@@ -39,6 +39,7 @@ class Family:
         flex_only: whether attention is FlexAttention whatever ``attn_type`` says.
         joins_experts: whether files name each expert's weights, while transformers 5 has one tensor for all experts.
         own_router: whether transformers' router of experts isn't a plain linear layer.
+        llama_cpp: llama.cpp's architecture that computes the same as the dense model; empty if none was proved.
         parts_width: whether the heads divide the model's width; otherwise a head has a width of its own.
     """
 
@@ -60,6 +61,7 @@ class Family:
     has_teacher: bool = False
     own_masks: str = ""
     flex_only: bool = False
+    llama_cpp: str = ""
     parts_width: bool = False
     joins_experts: bool = False
     own_router: bool = False

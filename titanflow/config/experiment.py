@@ -19,6 +19,7 @@ from titanflow.common.utf8_mode import check_utf8_mode, utf8_problem
 from titanflow.config.build_module import build_module
 from titanflow.config.checks.family import check_exports
 from titanflow.config.checks.gate import check_gate
+from titanflow.config.checks.gguf import check_gguf
 from titanflow.config.checks.module import check_launch, check_module, overruled
 from titanflow.config.checks.processes.launcher import idle_sections, prepare_problems
 from titanflow.config.division import settle_parts
@@ -197,7 +198,7 @@ def _check_modules(modules: dict[str, Module], starts: bool) -> list[str]:
         settle_presets(module)
     problems = [problem for module in modules.values() for problem in check_module(module)]
     lacks = [problem for module in modules.values() for problem in check_launch(module)]
-    problems += [*(lacks if starts else ()), *check_exports(modules), *check_gate(modules)]
+    problems += [*(lacks if starts else ()), *check_exports(modules), *check_gate(modules), *check_gguf(modules)]
     if problems:
         raise ConfigError(problems)
     return [f"a run would be refused: {problem}" for problem in told_once(lacks)]

@@ -30,6 +30,8 @@ PACKAGES = {
     "publish": ("torch", "huggingface_hub"),
 }
 """The packages that a stage's processes import, torchrun's included."""
+GGUF_PACKAGES = ("gguf", "xllamacpp")
+"""What writes GGUF files, and llama.cpp itself: without a proof none is published."""
 PARSES = """
 import contextlib, io, json, sys
 from torch.distributed.run import parse_args
@@ -65,7 +67,9 @@ def check_launches(plans: Iterable[StagePlan], runs_here: bool = True) -> list[s
 def launch_problems(run: StageRun) -> list[Problem]:
     hint = "install the project with its dependencies: `make plan` or `pip install -e .`"
     key, here = f"{run.stage}'s command", f"found by {sys.executable}"
-    extra = ("vllm",) if run.config.get("backend") == "vllm" else ()
+    extra: tuple[str, ...] = ("vllm",) if run.config.get("backend") == "vllm" else ()
+    if run.config.get("gguf"):
+        extra, hint = GGUF_PACKAGES, 'install them: `pip install "titanflow[gguf]"`; or leave publish.gguf out'
     missing = [name for name in (*PACKAGES[run.stage], *extra) if importlib.util.find_spec(name) is None]
     problems = [Problem(f"there is no package {name!r}", key, expected=here, hint=hint) for name in missing]
     problems += pod_problems(run)

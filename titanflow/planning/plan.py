@@ -29,6 +29,7 @@ from titanflow.planning.forecast.forecasts import add_forecasts
 from titanflow.planning.inputs import stage_inputs
 from titanflow.planning.launch import command, environment
 from titanflow.planning.launch_checks import check_launches
+from titanflow.planning.origin.gguf_tokenizer import gguf_tokenizer_problems
 from titanflow.planning.origin.initial_weights import check_beginnings, with_weights
 from titanflow.planning.preparation import Preparation
 from titanflow.planning.stage_plan import Plan, StagePlan
@@ -207,6 +208,8 @@ def _stage_run(
     )
     if stage == "publish":
         if problems := data_secrets(config.modules.values()):
+            raise ConfigError(problems)
+        if problems := gguf_tokenizer_problems(config, preparation.tokenizers):
             raise ConfigError(problems)
         read_settings(stage_run)
     return stage_run

@@ -29,11 +29,14 @@ CARD = "README.md"
 LINEAGE = "titanflow.json"
 SAMPLES = "titanflow_samples.json"
 LOSS_CURVE = "loss.svg"
-WRITTEN = (CARD, LINEAGE, SAMPLES, LOSS_CURVE)
+MODELFILE = "Modelfile"
+"""By it Ollama runs a GGUF file."""
+WRITTEN = (CARD, LINEAGE, SAMPLES, LOSS_CURVE, MODELFILE)
 """The files that publishing itself writes beside the exported ones."""
 REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 EXPORTED = (*REQUIRED, "generation_config.json", "special_tokens_map.json", "chat_template.jinja", INDEX)
 WEIGHTS = re.compile(r"model[\w.-]*\.safetensors")
+GGUF = re.compile(r"[\w.-]+-(?:F32|F16|BF16|Q8_0)\.gguf")
 BENCHMARK_SCORES = re.compile(r"\.eval_results/[A-Za-z0-9][\w.-]*\.yaml")
 TASKS = f"{EVALS}/tasks"
 """The experiment's own tasks that were evaluated."""
@@ -78,7 +81,7 @@ and ``evals/``, the experiment's own tasks."""
 def is_published(name: str) -> bool:
     if is_exported(name) or name in (*WRITTEN, SCORED):
         return True
-    return any(pattern.fullmatch(name) for pattern in (BENCHMARK_SCORES, TASK_FILES, SUITE_FILES))
+    return any(pattern.fullmatch(name) for pattern in (BENCHMARK_SCORES, TASK_FILES, SUITE_FILES, GGUF))
 
 
 def is_exported(name: str) -> bool:

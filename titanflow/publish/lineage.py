@@ -27,7 +27,7 @@ from titanflow.publish.card.training_data import prepared_datasets
 from titanflow.publish.integrity import seal
 from titanflow.runs.contract import EXPORT_FOLDER, RESULT_FILE, RUN_FILE, TASKS_FOLDER, TRAINED, StageRun
 from titanflow.runs.manifest import Manifest, StageRecord
-from titanflow.runs.results import EvaluateResult, GateDecision, TrainResult, read_result
+from titanflow.runs.results import EvaluateResult, GateDecision, GgufFile, TrainResult, read_result
 from titanflow.runs.training import finished_training
 
 TRAIN_FIELDS = {
@@ -88,7 +88,7 @@ class Lineage:
     ``datasets`` has the ``dataset.json`` of each folder of prepared data. ``gate`` is the decision to publish; ``last``
     has the replaced model's run and scores, in the form of its ``titanflow.json``. ``kept`` lists, for each stage that
     was used although the config differs, the differing keys. ``continues`` is the night whose weights the pretraining
-    began with.
+    began with. ``gguf`` has the files for llama.cpp by name, with their proof.
     """
 
     experiment: str
@@ -103,6 +103,7 @@ class Lineage:
     last: dict[str, Any] | None = None
     kept: dict[str, list[str]] = field(default_factory=dict)
     continues: Parent | None = None
+    gguf: Mapping[str, GgufFile] = field(default_factory=dict)
 
     @property
     def published(self) -> TrainedStage:
@@ -230,6 +231,7 @@ def lineage_json(lineage: Lineage, bundle: Bundle) -> bytes:
         **({"kept": lineage.kept} if lineage.kept else {}),
         **greedy_json(lineage),
         **gate_json(lineage),
+        **({"gguf": {name: proof.model_dump() for name, proof in lineage.gguf.items()}} if lineage.gguf else {}),
         "files": {name: entry.sha256 for name, entry in sorted(bundle.items())},
     }
     return seal(content)

@@ -23,6 +23,7 @@ from titanflow.publish.gate.figures import figures
 from titanflow.publish.gate.gate import decide
 from titanflow.publish.gate.published import Published, last_in_folder, last_on_hub, mapping
 from titanflow.publish.gate.samples import Samples, read_samples
+from titanflow.publish.gguf import make_files
 from titanflow.publish.lineage import Lineage, lineage_json, read_lineage
 from titanflow.publish.private import private_part
 from titanflow.publish.settings import read_settings, tag_of, unpublishable
@@ -115,8 +116,8 @@ def exported_files(lineage: Lineage, settings: Publish) -> Bundle:
     return exported
 
 
-def build_bundle(candidate: Candidate, lineage: Lineage) -> Bundle:
-    """The export's files, the samples, the card with what comes with it, and the lineage, which lists them all."""
+def build_bundle(candidate: Candidate, lineage: Lineage, gguf: Bundle) -> Bundle:
+    """The export's files, the ``gguf`` ones, the samples, the card with its files, and the lineage, which lists all."""
     from titanflow.publish.card.card import card_files, model_card
 
     written = card_files(lineage)
@@ -126,7 +127,7 @@ def build_bundle(candidate: Candidate, lineage: Lineage) -> Bundle:
         tasks = {**own, **suite_files(found.asked), **scored_numbers(found.result.contamination)}
     if candidate.samples is not None:
         written[SAMPLES] = candidate.samples.to_bytes()
-    bundle = {**candidate.exported, **tasks, **{name: bytes_entry(data) for name, data in written.items()}}
+    bundle = {**candidate.exported, **gguf, **tasks, **{name: bytes_entry(data) for name, data in written.items()}}
     bundle[CARD] = bytes_entry(model_card(lineage, candidate.settings, bundle))
     # The lineage comes last, as it lists all other files.
     bundle[LINEAGE] = bytes_entry(lineage_json(lineage, bundle))
@@ -151,14 +152,15 @@ def to_folder(candidate: Candidate, run: StageRun) -> PublishResult:
     )
     if lineage.is_held_back:
         return result
-    bundle = build_bundle(candidate, lineage)
+    made = make_files(run, settings, lineage)
+    bundle = build_bundle(candidate, replace(lineage, gguf=made.proofs), made.entries)
     if settings.dry_run:
         preview_folder(bundle, folder).log(bundle, log)
     else:
         changed = write_folder(bundle, folder)
         log.info("published %d files to %s%s", len(bundle), folder, "" if changed else " (unchanged)")
     status = "dry run" if settings.dry_run else "published"
-    return result.model_copy(update={"status": status, "files": file_digests(bundle)})
+    return result.model_copy(update={"status": status, "files": file_digests(bundle), "gguf": made.proofs})
 
 
 def to_hub(candidate: Candidate, run: StageRun) -> PublishResult:
@@ -180,7 +182,10 @@ def to_hub(candidate: Candidate, run: StageRun) -> PublishResult:
         result = result.model_copy(update={"gate": lineage.gate})
         if lineage.is_held_back:
             return result
-        release = replace(release, bundle=build_bundle(candidate, lineage), ask=unless_replaced(last))
+        made = make_files(run, settings, lineage)
+        result = result.model_copy(update={"gguf": made.proofs})
+        bundle = build_bundle(candidate, replace(lineage, gguf=made.proofs), made.entries)
+        release = replace(release, bundle=bundle, ask=unless_replaced(last))
         try:
             return send(release, repository, result, settings.dry_run)
         except PublishedMeanwhileError:

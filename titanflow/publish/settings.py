@@ -71,6 +71,11 @@ def tag_of(settings: Publish, experiment: str, run: str) -> str:
     return settings.tag or default_tag(experiment, run, settings.revision)
 
 
+def published_name(settings: Publish, experiment: str) -> str:
+    """The model's name on its card and in the names of its files: the repository's, or experiment and stage."""
+    return settings.repo_id.split("/")[-1] if settings.repo_id else f"{experiment}-{settings.model}"
+
+
 def unpublishable(
     limit: float | None, backend: str, part: str = "", origins: Mapping[str, str] | None = None
 ) -> Problem | None:

@@ -225,12 +225,38 @@ class GateDecision(Strict):
     comparisons: list[Comparison] = Field(default_factory=list)
 
 
+class GgufFile(Strict):
+    """A published GGUF file, and what was found when llama.cpp and the evaluated model did the same with it.
+
+    ``texts`` had equal tokens, ``composed`` of them once they were brought into NFC; ``conversations`` were rendered
+    alike. At ``positions`` places ``agreement`` is the share of equal likeliest tokens, ``mean_kl`` the divergence of
+    the next token's probabilities in nats, and ``largest_difference`` that of one probability. Of tokens that llama.cpp
+    generated, ``greedy_tokens`` were the model's before the two parted at a near tie.
+    """
+
+    format: str
+    texts: int
+    composed: int
+    conversations: int
+    positions: int
+    agreement: float
+    mean_kl: float
+    largest_difference: float
+    greedy_tokens: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.texts:,} texts have the same tokens in llama.cpp, the likeliest next token is the same at "
+            f"{self.agreement:.1%} of {self.positions:,} places, and the mean KL divergence is {self.mean_kl:.1g} nats"
+        )
+
+
 class PublishResult(Strict):
     """Where the model was published: a folder, or a repository's commit and tag.
 
     ``status`` is ``held back`` if the gate refused the model, and ``dry run`` if nothing was to be written;
     ``location`` is then where it would have gone. A ``proposed`` model waits for review: ``pull_request`` is its URL,
-    nothing is tagged.
+    nothing is tagged. ``gguf`` has the files for llama.cpp by name.
     """
 
     stage: Literal["publish"] = "publish"
@@ -243,6 +269,7 @@ class PublishResult(Strict):
     pull_request: str = ""
     gate: GateDecision | None = None
     files: dict[str, str] = Field(default_factory=dict)
+    gguf: dict[str, GgufFile] = Field(default_factory=dict)
     seconds: float = 0.0
 
 

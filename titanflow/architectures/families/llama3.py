@@ -71,5 +71,6 @@ FAMILY = Family(
     block=llama3_block,
     architecture="LlamaForCausalLM",
     read_config=read_config,
+    llama_cpp="llama",
     parts_width=True,
 )

@@ -32,6 +32,7 @@ FAMILY = Family(
     module="titan.models.qwen2",
     architecture="Qwen2ForCausalLM",
     read_config=read_config,
+    llama_cpp="qwen2",
     # transformers lets a qwen2 model have no other.
     words="qwen2",
     parts_width=True,

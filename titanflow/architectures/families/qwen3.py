@@ -44,4 +44,5 @@ FAMILY = Family(
         "moe_args.load_balance_coeff": (None, "it has no bias that evens out experts; torchtitan's qwen3 trains none"),
     },
     read_config=read_config,
+    llama_cpp="qwen3",
 )

@@ -137,6 +137,9 @@ class Publish:
     own_tasks: bool = True
     """Whether tasks of your own that scored it are published with their items, in `evals/`, so that anyone can make the
     card's scores again; for items that must stay private: false."""
+    gguf: list[Literal["f32", "f16", "bf16", "q8_0"]] = field(default_factory=list)
+    """Formats of GGUF files for llama.cpp and Ollama, published beside the model once llama.cpp has computed the same
+    with them; for llama3, qwen2 and qwen3 without experts. Needs `pip install "titanflow[gguf]"`."""
     pull_request: bool = False
     """Open a pull request in place of a commit to the branch; nothing is tagged. Once it is merged, publishing
     without this sets the tag, and commits nothing."""

@@ -27,6 +27,7 @@ from titanflow.publish.card.tables import (
     data_table,
     export_check,
     gate_table,
+    gguf_table,
     markdown_table,
     results_table,
     training_table,
@@ -34,7 +35,7 @@ from titanflow.publish.card.tables import (
 )
 from titanflow.publish.card.training_data import hub_datasets, training_data
 from titanflow.publish.lineage import Lineage
-from titanflow.publish.settings import tag_of
+from titanflow.publish.settings import published_name, tag_of
 from titanflow.runs.contract import METRICS_FILE
 from titanflow.runs.metrics import read_metrics
 from titanflow.runs.results import counted
@@ -48,7 +49,7 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
     The client's own ``validate`` and ``push_to_hub`` aren't used: they talk to huggingface.co whatever ``HF_ENDPOINT``
     says. A Hub checks the card when it is committed.
     """
-    name = settings.repo_id.split("/")[-1] if settings.repo_id else f"{lineage.experiment}-{lineage.model}"
+    name = published_name(settings, lineage.experiment)
     card = _template().render(
         front_matter=card_data(name, lineage, settings).to_yaml(),
         name=name,
@@ -97,6 +98,7 @@ def tables(lineage: Lineage) -> dict[str, Any]:
         "drawn": drawn_tasks(found) if found else [],
         "inexact": inexact(found.run.config) if found else [],
         "seeds": seeds_text(found.result.seeds) if found else "",
+        "gguf": markdown_table(gguf_table(lineage.gguf)),
         "has_local_tasks": bool(found and found.own & found.scores.keys()),
     }
 

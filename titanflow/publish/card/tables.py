@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from titanflow.publish.bundle import WEIGHTS, Bundle
-from titanflow.publish.card.markdown import plain
+from titanflow.publish.card.markdown import code, plain
 from titanflow.publish.card.score_table import MISSING, LastPublished, columns, score_rows
 from titanflow.publish.card.training_data import TrainingData
 from titanflow.publish.gate.figures import outcome
 from titanflow.publish.lineage import EvaluatedStage, Lineage, TrainedStage, hyperparameters
-from titanflow.runs.results import EvaluateResult, GateDecision
+from titanflow.runs.results import EvaluateResult, GateDecision, GgufFile
 
 LONGEST_ANSWER = 400
 """Characters of a sample answer that the card shows."""
@@ -100,6 +100,22 @@ def data_table(data: list[TrainingData]) -> Table:
         for one in data
     ]
     header = ["stage", "", "data", "documents", "rows", "tokens", "trained tokens", "left out"]
+    return [header, *rows] if rows else []
+
+
+def gguf_table(files: Mapping[str, GgufFile]) -> Table:
+    """A row for each file for llama.cpp, with what its proof found."""
+    rows = [
+        [
+            code(name),
+            f"{one.agreement:.1%} of {one.positions}",
+            f"{one.mean_kl:.1g}",
+            f"{one.largest_difference:.1g}",
+            f"{one.greedy_tokens} of {one.positions}",
+        ]
+        for name, one in files.items()
+    ]
+    header = ["file", "same likeliest token", "mean KL (nats)", "largest difference of a probability", "same by itself"]
     return [header, *rows] if rows else []
 
 

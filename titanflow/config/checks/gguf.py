@@ -1,0 +1,31 @@
+"""Refuses GGUF files of models that llama.cpp doesn't compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from titanflow.architectures.families.registry import FAMILIES, family_of
+from titanflow.common.errors import Problem
+from titanflow.config.module import Module
+
+
+def check_gguf(modules: Mapping[str, Module]) -> list[Problem]:
+    """Mistakes in the publish module's ``gguf``."""
+    by_stage = {module.stage: module for module in modules.values()}
+    publish = by_stage.get("publish")
+    formats = publish.config["gguf"] if publish is not None else []
+    if publish is None or not formats:
+        return []
+    if len(set(formats)) < len(formats):
+        return [publish.problem("gguf", f"found {', '.join(formats)}", "each format once")]
+    trained = by_stage.get(publish.config["model"])
+    if trained is None:
+        return []
+    family = trained.config["model"]["name"]
+    if trained.model_args.get("moe_enabled"):
+        family += " with experts"
+    if family_of(family).llama_cpp:
+        return []
+    known = [name for name, one in FAMILIES.items() if one.llama_cpp]
+    message = f"found {', '.join(formats)}, and no GGUF file was proved of the model family {family}"
+    return [publish.problem("gguf", message, f"a model of {', '.join(known)}", "leave publish.gguf out")]
