@@ -47,7 +47,7 @@ def dataclass_schema(cls: type) -> Schema:
 
 
 def inline(schema: Schema) -> Schema:
-    """The schema with each ``$ref`` replaced by its definition."""
+    """The schema with each ``$ref`` replaced by its definition, over which goes what is written beside the ``$ref``."""
     definitions = schema.get("$defs", {})
 
     def resolve(node: Any) -> Any:
@@ -56,7 +56,8 @@ def inline(schema: Schema) -> Schema:
         if not isinstance(node, dict):
             return node
         if "$ref" in node:
-            return resolve(definitions[node["$ref"].rsplit("/", 1)[-1]])
+            beside = {key: value for key, value in node.items() if key != "$ref"}
+            return resolve({**definitions[node["$ref"].rsplit("/", 1)[-1]], **beside})
         return {key: resolve(value) for key, value in node.items() if key != "$defs"}
 
     return resolve(schema)
