@@ -286,5 +286,5 @@ def describe(schema: Schema) -> str:
         return f"a list, each item {describe(schema['items'])}"
     if schema.get("type") == "object" and (values := schema.get("additionalProperties")) and values is not True:
         return f"a mapping, each value {describe(values)}"
-    bounds = " and ".join(f"{words} {schema[name]:g}" for name, (words, _) in BOUNDS.items() if name in schema)
+    bounds = " and ".join(f"{words} {schema[name]}" for name, (words, _) in BOUNDS.items() if name in schema)
     return ", ".join(part for part in (TYPE_NAMES.get(schema.get("type", ""), "any value"), bounds) if part)
