@@ -24,9 +24,7 @@ SHIPPED = [path.relative_to(CONFIGS) for path in sorted(CONFIGS.rglob("*.yaml"))
 
 @cache
 def validator(kind: Kind) -> Draft202012Validator:
-    schema = editor_schema(kind)
-    Draft202012Validator.check_schema(schema)
-    return Draft202012Validator(schema)
+    return Draft202012Validator(editor_schema(kind))
 
 
 def mistakes(kind: Kind, config: Any) -> list[str]:
@@ -109,6 +107,12 @@ def test_what_the_reader_takes_is_valid(kind: Kind, config: dict[str, Any]) -> N
 def test_every_value_of_a_resolved_module_is_valid(experiment: str) -> None:
     for module in load_experiment(experiment, starts=False).modules.values():
         assert mistakes(OF_MODULES.get(module.stage, "training"), module.config) == []
+
+
+# The others are made of the same parts, and an experiment's takes ten seconds.
+@pytest.mark.parametrize("kind", ["model", "evaluate", "data"])
+def test_a_schema_is_one_itself(kind: Kind) -> None:
+    Draft202012Validator.check_schema(editor_schema(kind))
 
 
 def test_each_kind_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
