@@ -124,7 +124,7 @@ def test_the_navigation_is_readmes_table() -> None:
 def test_the_site_is_laid_out_as_github_shows_the_pages(site: dict[Path, Page]) -> None:
     """Python-Markdown reads some lists, tables and blocks otherwise than GitHub does."""
     out = next(iter(site)).parent
-    for name in ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in DOCS.glob("*.md"))):
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{path.name}" for path in DOCS.glob("*.md"))):
         shown = MarkdownIt("commonmark").enable("table").render((ROOT / name).read_text(encoding="utf-8"))
         theirs = Counter({tag: len(re.findall(rf"<{tag}[ >]", shown)) for tag in COUNTED})
         ours = site[(out / placed(name)).with_suffix(".html")].elements
