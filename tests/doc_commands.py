@@ -70,6 +70,7 @@ def _parsed(arguments: list[str]) -> list[str]:
         return arguments
     context = command.make_context("titanflow", list(arguments), resilient_parsing=True)
     name, found, rest = command.resolve_command(context, list(arguments))  # type: ignore[attr-defined]
+    assert found is not None, f"{name}: no such command"
     parsed = found.make_context(name, rest, parent=context, resilient_parsing=not rest)
     check_settings(parsed.params.get("settings") or (), parsed.params.get("experiment") or "stdlib")
     return arguments
