@@ -39,6 +39,7 @@ serve: $(INSTALLED)
 	@$(BIN)/python -m deployments.serve $(ARGS)
 
 screenshots: $(DEVELOPED)
+	@$(BIN)/python docs/live_picture.py $(RUN)
 	@$(BIN)/python docs/screenshots.py $(RUN)
 
 # The site of these pages, in site/; any web server shows it: python3 -m http.server -d site

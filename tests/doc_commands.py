@@ -52,8 +52,8 @@ def known_command(words: list[str]) -> list[str] | None:
 
 
 def _program(words: list[str]) -> list[str]:
-    """The first program of a pipeline or list, without variables before it."""
-    ends = [number for number, word in enumerate(words) if word in ("|", "&&", "<<END")]
+    """The first program of a pipeline or list, without variables before it and files behind it."""
+    ends = [number for number, word in enumerate(words) if word in ("|", "&&", ">", "<<END")]
     words = words[: ends[0]] if ends else words
     while words and _VARIABLE.match(words[0]):
         words = words[1:]
