@@ -63,7 +63,7 @@ def _described(args_class: type) -> dict[str, Any]:
     classes = {args_class.__name__: args_class, **vars(sys.modules[args_class.__module__])}
     for name, definition in {args_class.__name__: schema, **schema.get("$defs", {})}.items():
         cls, properties = classes[name], definition["properties"]
-        said = ARGUMENTS | dict(_ATTRIBUTE.findall(cls.__doc__ or "")) | class_docs(cls)
+        said = dict(_ATTRIBUTE.findall(cls.__doc__ or "")) | ARGUMENTS | class_docs(cls)
         definition.pop("description", None)
         for key in properties.keys() & said.keys():
             properties[key]["description"] = said[key]

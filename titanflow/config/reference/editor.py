@@ -57,7 +57,7 @@ def _experiment() -> Schema:
     listed = {"type": "array", "items": {"type": "object", "required": ["name"]}}
     made["properties"]["modules"] = {"description": described, "anyOf": [_object(modules), listed]}
     made["$defs"] = {"training": _training()}
-    made["$defs"] |= {kind: _section(file_schema(kind)) for kind in ("evaluate", "publish")}  # type: ignore[arg-type]
+    made["$defs"] |= {kind: _section(file_schema(kind)) for kind in ("evaluate", "publish")}
     return made
 
 

@@ -47,8 +47,8 @@ def sections(schema: Schema, name: str = "") -> Iterator[Section]:
     ]
     if own:
         yield Section(name, schema.get("description", ""), own)
-    for field, (inner, schema_below) in below.values():
-        yield from sections({"description": field.get("description", ""), **schema_below}, inner)
+    for field, (named, inside) in below.values():
+        yield from sections({"description": field.get("description", ""), **inside}, named)
 
 
 def _inner(key: str, field: Schema) -> tuple[str, Schema] | None:

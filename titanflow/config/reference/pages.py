@@ -46,9 +46,9 @@ TASKS = "tasks"
 
 def reference_pages() -> dict[str, str]:
     """The name of each page and its text; ``index`` names the others."""
-    pages: dict[str, str] = {kind: _page(kind) for kind in KINDS} | {TASKS: _tasks()}
-    titles = {**TITLES, TASKS: "Keys of an evaluation task"}
-    links = "\n".join(f"- [{titles[name]}]({name}.md)" for name in titles)  # type: ignore[index]
+    pages: dict[str, str] = {**{kind: _page(kind) for kind in KINDS}, TASKS: _tasks()}
+    titles: dict[str, str] = {**dict(TITLES), TASKS: "Keys of an evaluation task"}
+    links = "\n".join(f"- [{title}]({name}.md)" for name, title in titles.items())
     about = (
         "Every key that a config may have: its values, its default and what it is for. These pages are made from the "
         "schemas by which configs are checked, so no key is missing and none is too many."
