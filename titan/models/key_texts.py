@@ -1,4 +1,4 @@
-"""Texts of torchtitan's keys of which its own source says nothing, or little: for ``python -m titan.models.snapshot``."""
+"""Texts of torchtitan's keys of which its own source says little: for ``python -m titan.models.snapshot``."""
 
 from __future__ import annotations
 

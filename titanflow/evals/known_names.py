@@ -32,6 +32,7 @@ def task_keys() -> tuple[str, ...]:
 
 @cache
 def fewshot_keys() -> tuple[str, ...]:
+    """The fields of its ``FewshotConfig``: the keys of a task's ``fewshot_config``."""
     return _fields("FewshotConfig")
 
 

@@ -47,8 +47,8 @@ TASKS = "tasks"
 def reference_pages() -> dict[str, str]:
     """The name of each page and its text; ``index`` names the others."""
     pages: dict[str, str] = {**{kind: _page(kind) for kind in KINDS}, TASKS: _tasks()}
-    titles: dict[str, str] = {**dict(TITLES), TASKS: "Keys of an evaluation task"}
-    links = "\n".join(f"- [{title}]({name}.md)" for name, title in titles.items())
+    titles = [*((str(kind), title) for kind, title in TITLES.items()), (TASKS, "Keys of an evaluation task")]
+    links = "\n".join(f"- [{title}]({name}.md)" for name, title in titles)
     about = (
         "Every key that a config may have: its values, its default and what it is for. These pages are made from the "
         "schemas by which configs are checked, so no key is missing and none is too many."
