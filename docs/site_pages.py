@@ -30,6 +30,8 @@ SOURCES = PurePosixPath("source")
 """Where a page lies that shows a file of the repository."""
 LEVELS = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 """Pages beside docs/, by what they are called on the site."""
+UNSEARCHED = "---\nsearch: {exclude: true}\n---\n\n"
+"""At the top of a page of code, which a search would find before the page that explains it."""
 PROGRAM = ("-m", "zensical")
 FENCED = re.compile(r"^( *)(```+)[^\n]*\n.*?^\1\2 *$", re.MULTILINE | re.DOTALL)
 TARGET = re.compile(r"(?P<before>\]\(|\b(?:src|srcset)=\")(?P<target>[^)\s\"]+)")
@@ -72,10 +74,10 @@ class Pages:
             self._put(place, self.linked(name, path.read_text(encoding="utf-8")))
         elif path.is_dir():
             files = "\n".join(f"- `{one.relative_to(path)}`" for one in sorted(path.rglob("*.py")))
-            self._put(place, f"# {name}\n\nThis folder holds:\n\n{files}\n")
+            self._put(place, f"{UNSEARCHED}# {name}\n\nThis folder holds:\n\n{files}\n")
         elif place.suffix == ".md":
             text = path.read_text(encoding="utf-8")
-            self._put(place, f"# {name}\n\n````{LANGUAGES.get(path.suffix, 'text')}\n{text}````\n")
+            self._put(place, f"{UNSEARCHED}# {name}\n\n````{LANGUAGES.get(path.suffix, 'text')}\n{text}````\n")
         else:
             (self.folder / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, self.folder / place)

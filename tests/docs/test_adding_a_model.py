@@ -15,7 +15,9 @@ from titanflow.runs.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "adding-a-model.md"
-FILE = re.compile(r"^### `(?P<name>[^`]+)`\n+(?:<!-- [^\n]* -->\n)?```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(
+    r"^### `(?P<name>[^`]+)`\n+(?:<!-- [^\n]* -->\n)?```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 COMMANDS = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAMS = {"python": [sys.executable], "titanflow": [sys.executable, "-m", "titanflow.cli.main"]}
 

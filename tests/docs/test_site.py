@@ -135,6 +135,7 @@ def test_search_knows_the_keys(site: dict[Path, Page]) -> None:
     index = (next(iter(site)).parent / "search.json").read_text(encoding="utf-8")
     assert "nproc_per_node" in index
     assert "better_than_last" in index
+    assert "base-job-template.json.html" not in index
 
 
 @pytest.mark.parametrize("target", ["nowhere.md", "../titan/nothing.py"])
