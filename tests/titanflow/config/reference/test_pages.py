@@ -113,3 +113,11 @@ def test_a_row_has_bounds_default_and_text(page: str, key: str, values: str, tex
     found: dict[str, Any] = {row[0]: row for row in ROW.findall(PAGES[page])}
     assert found[key][2] == values
     assert text in found[key][3]
+
+
+def test_a_terminal_shows_all_pages(capsys: pytest.CaptureFixture[str]) -> None:
+    from titanflow.cli.show import config
+
+    config(reference=True)
+    printed = capsys.readouterr().out
+    assert all(text in printed for name, text in PAGES.items() if name != "index")
