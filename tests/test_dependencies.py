@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 RUN = [Requirement(line) for line in (*PROJECT["dependencies"], *EXTRAS["kubernetes"], *EXTRAS["gguf"])]
-DEVELOP = [Requirement(line) for line in EXTRAS["dev"] if not line.startswith("titanflow[")]
+DEVELOP = [Requirement(line) for line in (*EXTRAS["docs"], *EXTRAS["dev"]) if not line.startswith("titanflow[")]
 LINES = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.lstrip().startswith("#")]
 PINS = [Requirement(line) for line in LINES if line.strip()]
 

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 from titanflow.config.files.schema import Schema, accepts, describe
-from titanflow.config.keys import after_training, launcher, training
-from titanflow.config.keys.docs import field_docs
+from titanflow.config.keys.docs import described_schema
 from titanflow.config.module import stage_schema
 
 TRAINING = (
@@ -60,7 +57,7 @@ class StageForm(BaseModel):
 
 
 def stage_form(stage: str) -> type[StageForm]:
-    schema = _documented(stage)
+    schema = stage_schema(stage, described_schema)
     grouped: dict[str, list[str]] = {}
     for key in KEYS[stage]:
         section, _, name = key.rpartition(".")
@@ -107,33 +104,6 @@ def _without_null(schema: Schema) -> Schema:
 def _without_defaults(schema: Schema) -> None:
     for field in schema.get("properties", {}).values():
         field.pop("default", None)
-
-
-def _documented(stage: str) -> Schema:
-    """The stage's schema, with the descriptions of this project's dataclasses."""
-    schema = stage_schema(stage)
-    sections = {"evaluate": "Evaluate", "publish": "Publish"}
-    docs = _docs(training) | _docs(after_training) | _docs(launcher)
-    named = {"launcher": "Launcher", "lora": "Lora", "chat": "Chat", "gate": "Gate"}
-    properties = {
-        key: _with_docs(section, docs[named[key]]) if key in named and "properties" in section else section
-        for key, section in schema["properties"].items()
-    }
-    documented = {**schema, "properties": properties}
-    return _with_docs(documented, docs[sections[stage]]) if stage in sections else documented
-
-
-def _docs(keys: ModuleType) -> dict[str, dict[str, str]]:
-    assert keys.__file__ is not None
-    return field_docs(Path(keys.__file__))
-
-
-def _with_docs(schema: Schema, docs: Mapping[str, str]) -> Schema:
-    properties = {
-        key: {**field, "description": docs[key]} if key in docs else field
-        for key, field in schema["properties"].items()
-    }
-    return {**schema, "properties": properties}
 
 
 if TYPE_CHECKING:

@@ -15,7 +15,9 @@ from titanflow.runs.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "adding-a-model.md"
-FILE = re.compile(r"^### `(?P<name>[^`]+)`\n+```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(
+    r"^### `(?P<name>[^`]+)`\n+(?:<!-- [^\n]* -->\n)?```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 COMMANDS = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAMS = {"python": [sys.executable], "titanflow": [sys.executable, "-m", "titanflow.cli.main"]}
 
@@ -60,7 +62,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path, api: 
 
 
 def test_the_folder_is_as_the_page_shows_it(followed: Followed) -> None:
-    tree = next(block for block in re.findall(r"^```\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL))
+    tree = next(block for block in re.findall(r"^```text\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL))
     shown, above = [], ""
     for line in tree.splitlines():
         name = line.split()[0]

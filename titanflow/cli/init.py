@@ -66,6 +66,7 @@ def init(
     only_print: Annotated[bool, typer.Option("--print", help="Print the experiment, and write nothing.")] = False,
 ) -> None:
     """Look at your own files, and write NAME.yaml, an experiment for them and this machine. Shows its plan."""
+    from titanflow.config.reference.editor import editor_comment
     from titanflow.draft.draft import Asked, Draft
     from titanflow.draft.fitting import fitting
     from titanflow.draft.table import files_table
@@ -78,7 +79,7 @@ def init(
         raise _is_there(path)
     draft = Draft.of(asked)
     err.print(files_table(draft))
-    experiment = fitting(draft)
+    experiment = editor_comment(path.parent) + fitting(draft)
     with trial(name, experiment) as tried:
         planned = make_plan(str(tried), runs_here=False)
     if only_print:

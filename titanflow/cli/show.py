@@ -20,6 +20,7 @@ from titanflow.cli.app import (
     show_warnings,
     with_options,
 )
+from titanflow.config.reference.kinds import Kind
 
 
 def config(
@@ -29,8 +30,24 @@ def config(
     settings: SetOption = None,
     origin: Annotated[bool, typer.Option("--origin", help="Show where each value comes from.")] = False,
     as_json: JsonOption = False,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Print every key there is, with its text, as Markdown.")
+    ] = False,
+    json_schema: Annotated[
+        Kind | None, typer.Option("--json-schema", help="Print the JSON schema of such files, for an editor.")
+    ] = None,
 ) -> None:
-    """Print the values that each stage will get."""
+    """Print the values that each stage will get; or what keys there are."""
+    if reference:
+        from titanflow.config.reference.pages import reference as all_keys
+
+        sys.stdout.write(all_keys())
+        return
+    if json_schema is not None:
+        from titanflow.config.reference.editor import editor_schema
+
+        print_json(editor_schema(json_schema))
+        return
     from titanflow.cli.values import resolved_values, value_lines
     from titanflow.config.experiment import load_experiment
     from titanflow.config.overrides import parse_settings

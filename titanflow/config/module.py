@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -75,11 +75,15 @@ class Module:
 
 
 @cache
-def stage_schema(stage: str) -> Schema:
-    """The schema of a stage's config, with the bounds of its numbers."""
+def stage_schema(stage: str, read: Callable[[type], Schema] = dataclass_schema) -> Schema:
+    """The schema of a stage's config, with the bounds of its numbers.
+
+    ``read`` makes the schema of a dataclass: that of :mod:`titanflow.config.keys.docs` has each key's text, and takes
+    longer.
+    """
     if stage == "publish":
-        return dataclass_schema(Publish)
+        return read(Publish)
     if stage == "evaluate":
-        return bounded(dataclass_schema(Evaluate), bounds.EVALUATE)
-    merged = merge_schemas(inline(load_snapshot()["job_config"]), dataclass_schema(TRAINING_SECTIONS))
+        return bounded(read(Evaluate), bounds.EVALUATE)
+    merged = merge_schemas(inline(load_snapshot()["job_config"]), read(TRAINING_SECTIONS))
     return bounded(merged, bounds.TRAINING)

@@ -27,11 +27,12 @@ _SETTING = re.compile(r"kwargs\.pop\(\s*\"([a-z]\w*)\"")
 def task_keys() -> tuple[str, ...]:
     """The fields of lm-eval's ``TaskConfig``. As with all names below: empty if they aren't found."""
     fields = _fields("TaskConfig")
-    return (*fields, *STRUCTURE) if fields else ()
+    return tuple(dict.fromkeys((*fields, *STRUCTURE))) if fields else ()
 
 
 @cache
 def fewshot_keys() -> tuple[str, ...]:
+    """The fields of its ``FewshotConfig``: the keys of a task's ``fewshot_config``."""
     return _fields("FewshotConfig")
 
 

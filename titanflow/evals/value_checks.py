@@ -39,6 +39,13 @@ def value_problems(task: SingleTask) -> list[Problem]:
     return kinds or [*_missing(task), *_choice_problems(task), *_fewshot_problems(task), *_generation_problems(task)]
 
 
+def expected_value(key: str) -> str:
+    """The value of a task's key, in words; empty where any value is taken."""
+    if key in _LEAST:
+        return f"a whole number, at least {_LEAST[key]}"
+    return _KINDS[key][1] if key in _KINDS else ""
+
+
 def generation_problems(settings: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """Unknown settings of a generation, and settings with a wrong value: name, found, expected, hint."""
     known = generation_settings()
@@ -63,7 +70,7 @@ def _kind_problems(task: SingleTask) -> Iterator[Problem]:
         if value is None and key not in _NEVER_NULL:
             continue
         if key in _LEAST and not (_is_whole(value) and value >= _LEAST[key]):
-            yield task.yaml.problem(key, f"found {value!r}", f"a whole number, at least {_LEAST[key]}")
+            yield task.yaml.problem(key, f"found {value!r}", expected_value(key))
         elif key in _KINDS:
             kinds, expected = _KINDS[key]
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):

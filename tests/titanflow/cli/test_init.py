@@ -1,8 +1,11 @@
 """``titanflow init``: one file, never over another, and what is printed."""
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 from own_files import faq, messages, sharegpt, wiki
 from typer.testing import CliRunner
 
@@ -35,6 +38,16 @@ def test_it_writes_one_file_and_shows_its_plan(folder: Path) -> None:
     planned = runner.invoke(app, ["plan", "my"])
     assert planned.exit_code == 0, planned.stderr
     assert "publish   RUN" in planned.stdout
+
+
+def test_it_sends_an_editor_to_the_schema_that_is_there(folder: Path) -> None:
+    command = ["init", "my", "--text", "wiki.txt", "--print"]
+    assert "yaml-language-server" not in runner.invoke(app, command).stdout
+    schema = runner.invoke(app, ["config", "--json-schema", "experiment"]).stdout
+    (folder / "experiment.schema.json").write_text(schema, encoding="utf-8")
+    printed = runner.invoke(app, command).stdout
+    assert printed.startswith("# yaml-language-server: $schema=experiment.schema.json\n")
+    assert list(Draft202012Validator(json.loads(schema)).iter_errors(yaml.safe_load(printed))) == []
 
 
 def test_it_prints_the_same_and_writes_nothing(folder: Path) -> None:

@@ -58,7 +58,7 @@ def dataclass_schema(cls: type) -> Schema:
 
 
 def inline(schema: Schema) -> Schema:
-    """The schema with each ``$ref`` replaced by its definition."""
+    """The schema with each ``$ref`` replaced by its definition, over which goes what is written beside the ``$ref``."""
     definitions = schema.get("$defs", {})
 
     def resolve(node: Any) -> Any:
@@ -67,7 +67,8 @@ def inline(schema: Schema) -> Schema:
         if not isinstance(node, dict):
             return node
         if "$ref" in node:
-            return resolve(definitions[node["$ref"].rsplit("/", 1)[-1]])
+            beside = {key: value for key, value in node.items() if key != "$ref"}
+            return resolve({**definitions[node["$ref"].rsplit("/", 1)[-1]], **beside})
         return {key: resolve(value) for key, value in node.items() if key != "$defs"}
 
     return resolve(schema)
@@ -316,5 +317,5 @@ def describe(schema: Schema) -> str:
         return f"a list, each item {describe(schema['items'])}"
     if schema.get("type") == "object" and (values := schema.get("additionalProperties")) and values is not True:
         return f"a mapping, each value {describe(values)}"
-    bounds = " and ".join(f"{words} {schema[name]:g}" for name, (words, _) in BOUNDS.items() if name in schema)
+    bounds = " and ".join(f"{words} {schema[name]}" for name, (words, _) in BOUNDS.items() if name in schema)
     return ", ".join(part for part in (TYPE_NAMES.get(schema.get("type", ""), "any value"), bounds) if part)

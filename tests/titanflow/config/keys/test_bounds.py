@@ -35,6 +35,7 @@ def test_what_is_not(value):
 
 
 def test_bounds_in_words():
+    assert describe({"type": "integer", **bounds.SEED}) == "a whole number, at least 0 and at most 4294967295"
     assert describe({"type": "number", **bounds.BELOW_ONE}) == "a number, at least 0 and below 1"
     assert describe({"type": "integer", "exclusiveMinimum": 0}) == "a whole number, more than 0"
 
