@@ -117,7 +117,7 @@ def inspect_chats(
     """
     found, heads = _heads(path, key)
     if plain := [file for file, head in heads.items() if head.is_text]:
-        expected, hint = "conversations: .jsonl, .json, .parquet or .csv", f"--text {plain[0]} trains on it as text"
+        expected, hint = "conversations: .jsonl, .json, .parquet, .csv or .tsv", f"--text {plain[0]} trains on it as text"
         raise DataError(Problem(f"{plain[0]} is plain text", key, expected=expected, hint=hint))
     declared = {file: _chat_columns(file, head, columns, roles, key) for file, head in heads.items()}
     _refuse_several({file: _described(one) for file, one in declared.items()}, key, "one layout in all files")
@@ -171,7 +171,6 @@ def _keyed(problems: Sequence[Problem], key: str) -> DataError:
 def _text_column(file: Path, head: Head, column: str | None, key: str) -> str:
     rows = [row for _, row in head.rows[:ROWS]]
     names = column_names(rows)
-    _refuse_delimiter(file, head, names, key)
     if column is not None:
         if column not in names:
             raise _no_column(file, column, names, key)
@@ -193,7 +192,6 @@ def _chat_columns(
 ) -> ChatColumns:
     rows = [row for _, row in head.rows[:ROWS]]
     names = column_names(rows)
-    _refuse_delimiter(file, head, names, key)
     for name in columns.values():
         if name not in names and not has_conversations(rows):
             raise _no_column(file, name, names, key)
@@ -211,17 +209,6 @@ def _chat_columns(
         hint = f"say what it is: --role {found.unknown[0]}=user"
         raise DataError(Problem(message, key, expected="user, assistant, system or tool", hint=hint))
     return found
-
-
-def _refuse_delimiter(file: Path, head: Head, names: Sequence[str], key: str) -> None:
-    """Refuses a CSV whose columns something else than a comma separates: it would have one column."""
-    if not head.kind.startswith("CSV") or len(names) != 1:
-        return
-    found = next((sign for sign in (";", "\t", "|") if sign in names[0]), None)
-    if found:
-        message = f"{file} has one column, {names[0]!r}, which {found!r} seems to part"
-        hint = "write it with commas: a spreadsheet's export asks for the separator, pandas' to_csv writes commas"
-        raise DataError(Problem(message, key, expected="columns that commas separate", hint=hint))
 
 
 def _no_column(file: Path, name: str, names: Sequence[str], key: str) -> DataError:
