@@ -44,7 +44,7 @@ class Machine:
 
     @property
     def longest_row(self) -> int:
-        """The longest row that a first run should have, in tokens."""
+        """The longest row that a first run should have, in tokens, where most conversations are no longer."""
         return 4096 if self.is_gpu else 512
 
     def __str__(self) -> str:

@@ -7,6 +7,9 @@ from own_files import faq, messages, sharegpt, wiki
 from typer.testing import CliRunner
 
 from titanflow.cli.main import app
+from titanflow.draft import trial
+from titanflow.planning.plan import make_plan
+from titanflow.planning.stage_plan import Plan
 
 runner = CliRunner()
 
@@ -35,6 +38,21 @@ def test_it_writes_one_file_and_shows_its_plan(folder: Path) -> None:
     planned = runner.invoke(app, ["plan", "my"])
     assert planned.exit_code == 0, planned.stderr
     assert "publish   RUN" in planned.stdout
+
+
+def test_it_plans_once_and_warns_of_what_it_wrote(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = []
+
+    def plan_and_warn(experiment: str, **options: bool) -> Plan:
+        plan = make_plan(experiment, **options)
+        plan.config.warnings.append(f"{experiment}:3: too bold")
+        planned.append(experiment)
+        return plan
+
+    monkeypatch.setattr(trial, "make_plan", plan_and_warn)
+    done = runner.invoke(app, ["init", "my", "--text", "wiki.txt", "--chats", "chats.json"])
+    assert len(planned) == 1
+    assert "warning: my.yaml:3: too bold" in done.stderr
 
 
 def test_it_prints_the_same_and_writes_nothing(folder: Path) -> None:

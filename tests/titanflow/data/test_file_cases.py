@@ -136,7 +136,14 @@ def test_what_stands_behind_a_compressed_file_is_read_or_refused(tmp_path: Path,
         ('id,text\n1,"one\nstill one"\n2,two,three\n', 4, 3),
         ("id,text\n1,one\n\n2,Köln, Bonn\n", 4, 3),
     ],
-    ids=["a trailing comma", "a missing one", "a cell without a name", "too short", "behind a cell of two lines", "a comma that isn't quoted"],
+    ids=[
+        "a trailing comma",
+        "a missing one",
+        "a cell without a name",
+        "too short",
+        "behind a cell of two lines",
+        "a comma that isn't quoted",
+    ],
 )
 def test_a_row_of_csv_that_is_not_as_its_header_is_refused(tmp_path: Path, rows: str, line: int, cells: int) -> None:
     (tmp_path / "a.csv").write_text(rows)

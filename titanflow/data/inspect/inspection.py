@@ -117,7 +117,10 @@ def inspect_chats(
     """
     found, heads = _heads(path, key)
     if plain := [file for file, head in heads.items() if head.is_text]:
-        expected, hint = "conversations: .jsonl, .json, .parquet, .csv or .tsv", f"--text {plain[0]} trains on it as text"
+        expected, hint = (
+            "conversations: .jsonl, .json, .parquet, .csv or .tsv",
+            f"--text {plain[0]} trains on it as text",
+        )
         raise DataError(Problem(f"{plain[0]} is plain text", key, expected=expected, hint=hint))
     declared = {file: _chat_columns(file, head, columns, roles, key) for file, head in heads.items()}
     _refuse_several({file: _described(one) for file, one in declared.items()}, key, "one layout in all files")
