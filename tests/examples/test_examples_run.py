@@ -1,8 +1,9 @@
-"""Each example is run with its own settings but its size: every stage, on bases of some kilobytes from the local Hub."""
+"""Each example is run with its own settings but its size, on bases of some kilobytes from the local Hub."""
 
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def trained(plan: Plan) -> list[str]:
     run = plan.stage("sft").run
     tokens, mask, offsets = (np.load(run.data.train / f"{name}.npy") for name in ("tokens", "trained", "offsets"))
     tokenizer = described_tokenizer(run.tokenizer)
-    rows = [slice(*pair) for pair in zip(offsets, offsets[1:], strict=False)]
+    rows = [slice(*pair) for pair in pairwise(offsets)]
     return [tokenizer.decode(tokens[row][mask[row]].tolist(), skip_special_tokens=False) for row in rows]
 
 
@@ -99,7 +100,10 @@ def test_hub_sft(ran: Run) -> None:
     plan = ran("hub_sft")
     assert sorted(trained(plan))[0] in {f"{answer(number)}<|im_end|>" for number in range(300)}
     scores = read_result(plan.stage("evaluate").run.folder).scores
-    assert {name: list(tasks) for name, tasks in scores.items()} == dict.fromkeys(("base", "sft"), ["held_out_chats"])
+    assert {name: list(tasks) for name, tasks in scores.items()} == {
+        "base": ["held_out_chats"],
+        "sft": ["held_out_chats"],
+    }
     assert published(plan).status == "published"
 
 
