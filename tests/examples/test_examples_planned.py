@@ -55,7 +55,6 @@ def test_it_fits_the_gpu_that_it_names(name: str) -> None:
     named = int(re.search(r"For one GPU of (\d+) GB", text_of(name))[1])
     module = make_plan(name, runs_here=False).config.modules["sft"]
     memory = model_forecast(module, "cuda")[1]
-    print(name, round(memory.total / GIB, 1))
     assert 0.3 * named * GIB < memory.total <= MARGIN * named * GIB
 
 

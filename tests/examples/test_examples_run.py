@@ -92,8 +92,7 @@ def test_own_nightly(ran: Run) -> None:
     note_night(ran("own_nightly", "nightly.date=2026-11-20", through="pretrain"))
     second = ran("own_nightly", "nightly.date=2026-11-21")
     assert list(second.stage("pretrain").continues) == ["2026-11-20/pretrain"]
-    # After so few steps a byte takes more bits than the gate allows.
-    assert published(second).status == "held back"
+    assert published(second).location == str(Path("runs/published/own_nightly").resolve())
 
 
 def test_hub_sft(ran: Run) -> None:
