@@ -90,9 +90,14 @@ def note_night(plan: Plan) -> None:
 
 def test_own_nightly(ran: Run) -> None:
     note_night(ran("own_nightly", "nightly.date=2026-11-20", through="pretrain"))
-    second = ran("own_nightly", "nightly.date=2026-11-21")
+    second = ran("own_nightly", "nightly.date=2026-11-21", through="pretrain")
     assert list(second.stage("pretrain").continues) == ["2026-11-20/pretrain"]
-    assert published(second).location == str(Path("runs/published/own_nightly").resolve())
+    assert read_result(second.stage("pretrain").run.folder).step == 2
+    publish = second.stage("publish").run.config
+    assert (publish["folder"], publish["gate"]["thresholds"]) == (
+        "./runs/published/own_nightly",
+        {"held_out_text/bits_per_byte": 3},
+    )
 
 
 def test_hub_sft(ran: Run) -> None:
