@@ -1,4 +1,4 @@
-"""Questions and scores of the tasks on held-out chats: the first question of each conversation, and the answer to it."""
+"""Questions and scores of the tasks on held-out chats: each conversation's first question, and the answer to it."""
 
 from __future__ import annotations
 

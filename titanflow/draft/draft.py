@@ -96,7 +96,9 @@ class Draft:
             model = llama(parameters, smaller(vocab_size, parameters))
             parameters = parameters_of(model)
         chat_row = chats.row(*_bounds(machine, text, base)) if chats else 0
-        row = text.row(chat_row, machine) if text else 0
+        # An export's context is the row of its training: a base keeps as much of its own as there is time for.
+        usual = min(base.found.seq_len, machine.longest_row) if base else machine.first_row
+        row = text.row(chat_row, usual) if text else 0
         return cls(asked, machine, text, chats, base, model, parameters, row, chat_row)
 
     @property

@@ -45,10 +45,9 @@ class Text:
         """Tokens of the longest row of which there are enough."""
         return self.tokens // ROWS_OF_TEXT // 64 * 64
 
-    def row(self, at_least: int, machine: Machine) -> int:
-        """Tokens of a row: no more than conversations need or a first model can use, and enough rows."""
-        usual = max(at_least, 1024 if machine.is_gpu else 128)
-        row = usual
+    def row(self, at_least: int, usual: int) -> int:
+        """Tokens of a row: no more than conversations need or are usual, and enough rows."""
+        row = max(at_least, usual)
         while self.tokens < ROWS_OF_TEXT * row and row > SHORTEST_ROW:
             row //= 2
         if self.tokens < ROWS_OF_TEXT * row or row < at_least:
@@ -98,7 +97,8 @@ class Chats:
         row = max(min(usual, self._row_of(0.99)), min(longest, self._row_of(0.9)))
         if (fit := self._fitting(row) * self.seen.different) < CONVERSATIONS:
             found = f"{fit:.0f} of {self.seen.different} conversations have no more than {row} tokens, the most here"
-            raise DataError(Problem(found, "--chats", "", f"at least {CONVERSATIONS}", "part them, or shorten them"))
+            hint = "part them, or shorten them; or name a base that was trained on longer rows"
+            raise DataError(Problem(found, "--chats", "", f"at least {CONVERSATIONS}", hint))
         return row
 
     def _row_of(self, share: float) -> int:

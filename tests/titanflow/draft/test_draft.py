@@ -290,6 +290,13 @@ def test_text_teaches_such_a_base_no_tokens(tmp_path: Path) -> None:
     make_plan("my")
 
 
+def test_a_base_keeps_a_context_that_conversations_fit_into(tmp_path: Path) -> None:
+    text, base = wiki(tmp_path, 9000), write_base(tmp_path / "base")
+    new, on_base = draft(text=text)[1], draft(text=text, base=base)[1]
+    rows = [one.modules["pretrain"].config["training"]["seq_len"] for one in (new, on_base)]
+    assert rows == [128, machine.Machine(CPU).longest_row]
+
+
 def test_text_and_a_base_that_has_the_tokens_alone(tmp_path: Path) -> None:
     base = write_plain_base(tmp_path / "base", has_tokens=True)
     _, experiment, _ = draft(text=wiki(tmp_path), chats=faq(tmp_path), base=base)

@@ -18,7 +18,7 @@ from titanflow.data.files.local_files import LocalFiles, local_files
 from titanflow.data.inspect.chat_columns import ChatColumns, find_chat_columns, has_conversations
 from titanflow.data.inspect.facts import FileFacts, chat_facts, text_facts
 from titanflow.data.inspect.head import Head, read_head
-from titanflow.data.inspect.text_columns import column_names, find_text_column, text_lengths
+from titanflow.data.inspect.text_columns import column_names, find_text_column, listed, text_lengths
 
 FILES = 200
 """At most so many files are looked at, evenly among all."""
@@ -185,7 +185,7 @@ def _text_column(file: Path, head: Head, column: str | None, key: str) -> str:
         lengths = text_lengths(rows)
         likely = max(names, key=lambda name: lengths.get(name, 0))
         hint = f"name it: --column text={likely}; if these are questions with answers: --chats {file}"
-        message = f"{file} has no column that is clearly text; it has: {', '.join(names)}"
+        message = f"{file} has no column that is clearly text; it has: {listed(names)}"
         raise DataError(Problem(message, key, expected="a column of documents", hint=hint))
     return found
 
@@ -204,7 +204,7 @@ def _chat_columns(
         longest = sorted(lengths, key=lambda name: lengths[name])[-2:]
         prompt, completion = [name for name in names if name in longest] if len(longest) == 2 else (names[0], names[-1])
         hint = f"name them: --column prompt={prompt} --column completion={completion}; if these are documents: --text"
-        message = f"{file} has no columns that are clearly conversations; it has: {', '.join(names)}"
+        message = f"{file} has no columns that are clearly conversations; it has: {listed(names)}"
         expected = "a list of messages, or a question and its answer"
         raise DataError(Problem(message, key, expected=expected, hint=hint))
     if found.unknown:
@@ -215,7 +215,7 @@ def _chat_columns(
 
 
 def _no_column(file: Path, name: str, names: Sequence[str], key: str) -> DataError:
-    message, hint = f"{file} has no column {name!r}; it has: {', '.join(names)}", did_you_mean(name, names)
+    message, hint = f"{file} has no column {name!r}; it has: {listed(names)}", did_you_mean(name, names)
     return DataError(Problem(message, "--column", expected=f"a column of {key}'s files", hint=hint))
 
 

@@ -146,6 +146,7 @@ def test_text_given_as_conversations_and_the_reverse(tmp_path: Path) -> None:
         ("nothing.txt", b"", "is empty"),
         ("numbers.csv", b"a,b\n1,2\n3,4\n", "no column that is clearly text; it has: a, b"),
         ("ragged.csv", b"text,b\nsome words,2\nmore\n", "ragged.csv:3"),
+        ("pandas.csv", b",a,b\n0,1,2\n1,3,4\n", "it has: '', a, b"),
         ("german.csv", b"id;text\n1;Wort\n2;Wort;Wort\n", "2, as in the header: id, text (parted by ';')"),
         ("image.txt", bytes(range(256)) * 9, "a NUL stands in the text"),
         ("latin.txt", "Ärger\n".encode("latin-1") * 99, "not UTF-8"),
