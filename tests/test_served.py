@@ -19,6 +19,7 @@ from watching import PATIENCE, wait_for
 
 from titanflow.planning.plan import make_plan
 
+pytestmark = pytest.mark.slow
 PAGE = ROOT / "docs" / "serving.md"
 LENGTH = 12
 
