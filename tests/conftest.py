@@ -110,6 +110,19 @@ def api(prefect_home: Path) -> Iterator[str]:
 
 
 @pytest.fixture
+def shipped_bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The Hub has the bases that shipped experiments name, as they are published but for the weights."""
+    from example_bases import publish_bases
+    from local_hub import LocalHub
+    from tiny_hub import talk_to
+
+    with LocalHub() as hub:
+        talk_to(hub, monkeypatch, tmp_path / "hub-cache")
+        publish_bases(hub, is_tiny=False)
+        yield
+
+
+@pytest.fixture
 def tiny(tmp_path: Path, prefect_home: Path) -> Cli:
     """The command line on a tiny experiment of the test's own."""
     return Cli(write_tiny_experiment(tmp_path / "tiny"), prefect_home)

@@ -26,16 +26,17 @@ def question(number: int) -> str:
     return f"What is {number}?"
 
 
-def write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> Path:
+def write_csv(path: Path, header: list[str], rows: list[list[Any]], separator: str = ",") -> Path:
     with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
+        csv.writer(file, delimiter=separator).writerows([header, *rows])
     return path
 
 
 def odd_csv(folder: Path, count: int = 200) -> Path:
-    """Documents in a column whose name says nothing to a program, beside short ones."""
-    rows = [[n, sentence(n)[:12], f"{sentence(n)}\n\n{sentence(-n)}"] for n in range(count)]
-    return write_csv(folder / "odd.csv", ["Id", "Titel", "Der Aufsatz"], rows)
+    """As a spreadsheet writes it, with a semicolon at each end. The documents' column has a name that says nothing to a
+    program, and stands beside short ones."""
+    rows = [[n, sentence(n)[:12], f"{sentence(n)}\n\n{sentence(-n)}", ""] for n in range(count)]
+    return write_csv(folder / "odd.csv", ["Id", "Titel", "Der Aufsatz", ""], rows, ";")
 
 
 def wiki(folder: Path, count: int = 300) -> Path:

@@ -167,7 +167,7 @@ def test_a_file_fits_in_a_head(places: tuple[str, ...], most: int) -> None:
 def test_tests_stand_where_their_room_is() -> None:
     """Below ``tests/`` the folders are those of the source."""
     folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
-    own = {Path(name) for name in ("", "docs", "survival", "cluster", "kubernetes", "team", "deployments")}
+    own = {Path(name) for name in ("", "docs", "examples", "survival", "cluster", "kubernetes", "team", "deployments")}
     assert sorted(str(folder) for folder in folders - own if not (ROOT / folder).is_dir()) == []
 
 

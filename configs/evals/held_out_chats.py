@@ -1,4 +1,4 @@
-"""Questions and scores of ``held_out_chats``: the first question of each conversation, and the answer to it."""
+"""Questions and scores of the tasks on held-out chats: each conversation's first question, and the answer to it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ def score(exchange: Mapping[str, Any], results: Iterable[Any]) -> dict[str, Any]
     """The likelihood of the answer with its bytes, and whether the model would give it word for word."""
     ((likelihood, is_greedy),) = results
     return {"bits_per_byte": (likelihood, len(exchange["answer"].encode())), "acc": int(is_greedy)}
+
+
+def score_written(exchange: Mapping[str, Any], results: Iterable[str]) -> dict[str, int]:
+    """Whether what the model wrote ends, behind its thoughts, in the answer."""
+    (written,) = results
+    return {"exact_match": int(_said(written) == _said(exchange["answer"]))}
+
+
+def _said(text: str) -> str:
+    return text.rpartition("</think>")[2].strip()
 
 
 def _first_exchange(messages: Iterable[Mapping[str, Any]]) -> dict[str, str] | None:

@@ -70,8 +70,7 @@ def init(
     from titanflow.draft.draft import Asked, Draft
     from titanflow.draft.fitting import fitting
     from titanflow.draft.table import files_table
-    from titanflow.draft.trial import trial
-    from titanflow.planning.plan import make_plan
+    from titanflow.draft.trial import tried_plan
 
     path = Path(f"{name}.yaml")
     asked = Asked(name, text or (), chats or (), base, size, hub, _pairs("--column", column), _pairs("--role", role))
@@ -80,14 +79,12 @@ def init(
     draft = Draft.of(asked)
     err.print(files_table(draft))
     experiment = editor_comment(path.parent) + fitting(draft)
-    with trial(name, experiment) as tried:
-        planned = make_plan(str(tried), runs_here=False)
+    planned = tried_plan(name, experiment)
     if only_print:
         sys.stdout.write(experiment)
     else:
         _write(path, experiment)
-        planned = make_plan(str(path), runs_here=False)
-        show_warnings(planned.config)
+    show_warnings(planned.config)
     print_plan(planned, err)
     if not only_print:
         out.print(f"wrote {path}; to train it:  titanflow run {name}")

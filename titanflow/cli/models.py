@@ -52,7 +52,10 @@ def chat(
         str | None, typer.Option("--system", help="The system's message, before the first question.")
     ] = None,
 ) -> None:
-    """Talk with a model, or with several side by side; without a terminal each line of stdin is answered."""
+    """Talk with a model, or with several side by side; /help lists what can be typed in place of a question.
+
+    Without a terminal each line of stdin is answered as soon as it is there.
+    """
     options = [f"--max-new-tokens={max_new_tokens}", f"--temperature={temperature}"]
     start_module("titan.inference.chat", *options, *([] if system is None else [f"--system={system}"]), "--", *models)
 

@@ -14,7 +14,7 @@ from titanflow.config.keys.experiment import name_problem
 from titanflow.data.inspect.inspection import Inspection, inspect_chats, inspect_text
 from titanflow.draft.base import Base
 from titanflow.draft.machine import Machine
-from titanflow.draft.recipe import Chats, Text, size_for
+from titanflow.draft.recipe import LONGER, Chats, Text, size_for
 from titanflow.draft.sizes import llama, parameters_of, parse_size
 from titanflow.draft.tokens import SAMPLE, SMALLEST, bytes_a_token, smaller, vocabulary
 
@@ -83,6 +83,8 @@ class Draft:
         wanted = parse_size(asked.size) if asked.size else None
         machine, base = Machine.here(), Base.of(asked.base) if asked.base else None
         columns = {known: name for known, name in asked.columns.items() if known != "text"}
+        if base and asked.text and asked.chats and base.new_tokens:
+            raise ConfigError(_two_steps(asked))
         seen = inspect_text(asked.text, asked.columns.get("text")) if asked.text else None
         said = inspect_chats(asked.chats, columns, asked.roles) if asked.chats else None
         vocab_size = vocabulary(seen.size) if seen else SMALLEST
@@ -93,9 +95,10 @@ class Draft:
             parameters = wanted or size_for(text.tokens, machine)
             model = llama(parameters, smaller(vocab_size, parameters))
             parameters = parameters_of(model)
-        longest = min(machine.longest_row, base.found.seq_len if base else machine.longest_row)
-        chat_row = chats.row(longest) if chats else 0
-        row = text.row(chat_row, machine) if text else 0
+        chat_row = chats.row(*_bounds(machine, text, base)) if chats else 0
+        # An export's context is the row of its training: a base keeps as much of its own as there is time for.
+        usual = min(base.found.seq_len, machine.longest_row) if base else machine.first_row
+        row = text.row(chat_row, usual) if text else 0
         return cls(asked, machine, text, chats, base, model, parameters, row, chat_row)
 
     @property
@@ -115,6 +118,22 @@ class Draft:
         if self.chats and (longer := self.chats.longer(self.chat_row)):
             found.append(f"{short(longer)} conversations are longer than {self.chat_row} tokens and will be left out")
         return found
+
+
+def _two_steps(asked: Asked) -> Problem:
+    """A pretraining keeps its base's tokens; a fine-tuning may add some to a base that is finished."""
+    found = f"{asked.base} has neither a chat template nor the tokens of one, which --text can't teach it"
+    first = f"titanflow init {asked.name}-text --base {asked.base} --text …, and run it"
+    then = f"titanflow init {asked.name} --base runs/{asked.name}-text/main/publish/model --chats …"
+    return Problem(found, "--base", expected="--text or --chats with such a base", hint=f"{first}; then {then}")
+
+
+def _bounds(machine: Machine, text: Text | None, base: Base | None) -> tuple[int, int]:
+    """The most tokens of a row of conversations: usually, and where many of them are longer."""
+    usual = machine.longest_row
+    longest = LONGER * usual if text is None else max(usual, min(LONGER * usual, text.longest_row))
+    most = base.found.seq_len if base else longest
+    return min(usual, most), min(longest, most)
 
 
 def _measured(

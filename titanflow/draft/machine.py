@@ -44,8 +44,13 @@ class Machine:
 
     @property
     def longest_row(self) -> int:
-        """The longest row that a first run should have, in tokens."""
+        """The longest row that a first run should have, in tokens, where most conversations are no longer."""
         return 4096 if self.is_gpu else 512
+
+    @property
+    def first_row(self) -> int:
+        """The tokens of a row of text that a first model from scratch can use."""
+        return 1024 if self.is_gpu else 128
 
     def __str__(self) -> str:
         return f"{self.count} × {self.device.name}" if self.count > 1 else self.device.name

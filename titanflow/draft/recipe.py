@@ -23,6 +23,8 @@ ROWS_OF_TEXT = 40
 SHORTEST_ROW = 32
 CONVERSATIONS = 10
 """Conversations there must be, at least."""
+LONGER = 4
+"""So many times the usual row is the longest, for conversations of which many would be left out otherwise."""
 HELD_OUT = 200
 """At most so many rows are held out for each purpose."""
 
@@ -38,10 +40,14 @@ class Text:
     def tokens(self) -> int:
         return int(self.seen.size / self.a_token)
 
-    def row(self, at_least: int, machine: Machine) -> int:
-        """Tokens of a row: no more than conversations need or a first model can use, and enough rows."""
-        usual = max(at_least, 1024 if machine.is_gpu else 128)
-        row = usual
+    @property
+    def longest_row(self) -> int:
+        """Tokens of the longest row of which there are enough."""
+        return self.tokens // ROWS_OF_TEXT // 64 * 64
+
+    def row(self, at_least: int, usual: int) -> int:
+        """Tokens of a row: no more than conversations need or are usual, and enough rows."""
+        row = max(at_least, usual)
         while self.tokens < ROWS_OF_TEXT * row and row > SHORTEST_ROW:
             row //= 2
         if self.tokens < ROWS_OF_TEXT * row or row < at_least:
@@ -81,20 +87,38 @@ class Chats:
         tokens = self.tokens
         return sum(tokens) / len(tokens)
 
-    def row(self, longest: int) -> int:
-        """Tokens of a row: 99 of 100 conversations fit, if they are no longer than ``longest``."""
-        needed = self.tokens[len(self.tokens) * 99 // 100]
+    def row(self, usual: int, longest: int) -> int:
+        """Tokens of a row: 99 of 100 conversations fit if ``usual`` tokens are enough, and else nine of ten, if
+        ``longest`` are.
+
+        Raises:
+            DataError: hardly any conversation is so short.
+        """
+        row = max(min(usual, self._row_of(0.99)), min(longest, self._row_of(0.9)))
+        if (fit := self._fitting(row) * self.seen.different) < CONVERSATIONS:
+            found = f"{fit:.0f} of {self.seen.different} conversations have no more than {row} tokens, the most here"
+            hint = "part them, or shorten them; or name a base that was trained on longer rows"
+            raise DataError(Problem(found, "--chats", "", f"at least {CONVERSATIONS}", hint))
+        return row
+
+    def _row_of(self, share: float) -> int:
+        """The row that so many of the conversations fit into."""
+        needed = self.tokens[int(len(self.tokens) * share)]
         # Rounded up, since the measure is one of a part of the text.
-        return min(longest, max(64, 64 * math.ceil(1.1 * needed / 64)))
+        return max(64, 64 * math.ceil(1.1 * needed / 64))
+
+    def _fitting(self, row: int) -> float:
+        """The share of the conversations that fit into a row."""
+        return sum(one <= row for one in self.tokens) / len(self.tokens)
 
     def longer(self, row: int) -> int:
         """Conversations that don't fit into a row, about."""
-        return sum(one > row for one in self.tokens) * self.seen.rows // len(self.tokens)
+        return round((1 - self._fitting(row)) * self.seen.rows)
 
-    @property
-    def held_out(self) -> int:
-        """Conversations to hold out for one purpose."""
-        return max(1, min(HELD_OUT, self.seen.different // 20))
+    def held_out(self, row: int) -> int:
+        """Conversations to hold out for one purpose: more, where some of them won't fit into a row."""
+        wanted = max(1, min(HELD_OUT, self.seen.different // 20))
+        return math.ceil((wanted + 1) / self._fitting(row)) - 1
 
 
 def size_for(tokens: int, machine: Machine) -> int:
@@ -119,7 +143,7 @@ def sft_steps(chats: Chats, parameters: int, row: int, machine: Machine, is_base
     """Rows of a step, and steps: some passes over the conversations, as far as the time allows."""
     few = 8 if not machine.is_gpu or chats.seen.rows < 2000 else 32
     rows = machine.count * max(1, few // machine.count)
-    trained = max(1, chats.seen.rows - 2 * chats.held_out)
+    trained = max(1, chats.seen.rows - chats.longer(row) - 2 * chats.held_out(row))
     by_data = EPOCHS["base" if is_base else "scratch"] * trained / rows
     by_time = _tokens(parameters, SFT, machine) / (rows * min(row, chats.mean + row / 4))
     return rows, _steps(min(by_data, by_time))

@@ -82,18 +82,18 @@ def _sft(draft: Draft, fit: Fit) -> Iterator[str]:
         yield "    config: sft_lora.yaml      # adapters: the whole model's gradients don't fit this device"
     else:
         yield "    config: sft.yaml"
-    longer = chats.longer(draft.chat_row)
+    longer, held_out = chats.longer(draft.chat_row), chats.held_out(draft.chat_row)
     long = f"; about {short(longer)} longer than a row are left out" if longer else "; nearly all fit into a row"
     yield f"    # {_described(chats.seen)}, about {chats.mean:.0f} tokens each{long}"
     if chats.seen.malformed:
         yield f"    # malformed rows are left out and counted; found: {len(chats.seen.malformed)}"
-    yield f"    data: &items {_flow(_data(chats.seen, {'dev': chats.held_out, 'test': chats.held_out}))}"
+    yield f"    data: &items {_flow(_data(chats.seen, {'dev': held_out, 'test': held_out}))}"
     yield "    overrides:"
     if is_outside:
         assert draft.base is not None
         tokens = {"new_special_tokens": draft.base.new_tokens} if draft.base.new_tokens else {}
         yield f"      sft: {_flow({'base': draft.base.named, **tokens})}"
-    passes = steps * rows / max(1, chats.seen.rows - 2 * chats.held_out)
+    passes = steps * rows / max(1, chats.seen.rows - longer - 2 * held_out)
     yield f"      # {passes:.2g} passes over the conversations"
     yield f"      training: {_flow(_training(draft, fit, draft.chat_row, rows, steps))}"
     rate = base_rate(draft.parameters, fit.lora) if draft.base else learning_rate(draft.parameters) / 2
@@ -112,7 +112,7 @@ def _common(draft: Draft, fit: Fit, rows: int, steps: int) -> Iterator[str]:
 
 
 def _evaluate(draft: Draft) -> Iterator[str]:
-    is_templated = draft.base is None or draft.base.has_template or draft.text is not None
+    is_templated = draft.base is None or draft.base.has_template
     yield "  evaluate:"
     yield "    config: evaluate.yaml"
     yield "    data: *items      # of its test part; to choose by: --set evaluate.data.part=dev"

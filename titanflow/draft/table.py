@@ -10,6 +10,7 @@ from titanflow.common.console import uncut
 from titanflow.common.quantities import short
 from titanflow.data.inspect.facts import UNREAD, FileFacts
 from titanflow.data.inspect.inspection import Inspection
+from titanflow.data.inspect.text_columns import listed
 from titanflow.draft.draft import Draft
 
 SHOWN = 5
@@ -59,5 +60,5 @@ def _read_as(facts: FileFacts, seen: Inspection) -> str:
     kind = seen.data.get("chat_format") or (seen.data.get("document", "file") if not facts.columns else "")
     parts = [*([kind] if kind else []), *read]
     parts += [", ".join(facts.roles)] if facts.roles else []
-    parts += [f"unread: {', '.join(unread)}"] if unread else []
+    parts += [f"unread: {listed(unread)}"] if unread else []
     return "; ".join(parts)

@@ -9,6 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from titanflow.common.errors import ConfigError
+from titanflow.planning.plan import make_plan
+from titanflow.planning.stage_plan import Plan
 
 
 @contextmanager
@@ -22,3 +24,16 @@ def trial(name: str, text: str) -> Iterator[Path]:
         except ConfigError as error:
             shown = [replace(one, origin=one.origin.replace(f"{folder}/", "")) for one in error.problems]
             raise type(error)(shown) from error
+
+
+def tried_plan(name: str, text: str) -> Plan:
+    """The plan of an experiment that isn't written yet.
+
+    Raises:
+        ConfigError: it can't be used.
+        DataError: its data can't.
+    """
+    with trial(name, text) as path:
+        plan = make_plan(str(path), runs_here=False)
+        warnings = [line.replace(f"{path.parent}/", "") for line in plan.config.warnings]
+    return replace(plan, config=replace(plan.config, warnings=warnings))

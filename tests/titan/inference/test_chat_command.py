@@ -29,22 +29,29 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return first, second
 
 
-def expected(folder: Path, *texts: str, count: int = 8) -> list[str]:
-    conversation = Conversation("it", folder)
+def expected(folder: Path, *texts: str, count: int = 8, system: str | None = None) -> list[str]:
+    conversation = Conversation("it", folder, system)
     return [conversation.answer(text, count, 0.0, lambda piece: None) for text in texts]
 
 
 @pytest.mark.parametrize("leave", ["/quit", "/exit"])
 def test_each_line_is_answered_and_the_answers_follow_one_another(models: tuple[Path, Path], leave: str) -> None:
     command = [sys.executable, "-m", "titanflow.cli.main", "chat", str(models[0]), "--max-new-tokens", "8"]
-    said = f"Is it a class?\n\nAnd that?\n/reset\n/help\nIs it a class?\n/rset\n/usr/lib?\n{leave}\nnot read\n"
-    done = subprocess.run(command, input=said, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    first, second = expected(models[0], "Is it a class?", "And that?")
-    _, third = expected(models[0], "Is it a class?", "/usr/lib?")
-    assert done.stdout == f"{first}\n{second}\n{first}\n{third}\n"
-    assert done.stderr.count("/exit") == 2
-    assert "/rset is no command" in done.stderr
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([*command, "--system", "Be brief."], **pipes)
+    process.stdin.write("Is it a class?\n")
+    process.stdin.flush()
+    first, second = expected(models[0], "Is it a class?", "And that?", system="Be brief.")
+    _, third = expected(models[0], "Is it a class?", "/usr/lib?", system="Be brief.")
+    # The answer is there before anything else is asked.
+    assert process.stdout.readline() == f"{first}\n"
+    said = f"\nAnd that?\n/reset\n/help\nIs it a class?\n/rset\n/usr/lib?\n{leave}\nnot read\n"
+    out, err = process.communicate(said, PATIENCE)
+    assert process.returncode == 0, err
+    assert out == f"{second}\n{first}\n{third}\n"
+    assert first != expected(models[0], "Is it a class?")[0]
+    assert err.count("/exit") == 2
+    assert "/rset is no command" in err
 
 
 def test_several_models_answer_under_their_names(

@@ -10,6 +10,9 @@ from own_files import faq, messages, sharegpt, wiki
 from typer.testing import CliRunner
 
 from titanflow.cli.main import app
+from titanflow.draft import trial
+from titanflow.planning.plan import make_plan
+from titanflow.planning.stage_plan import Plan
 
 runner = CliRunner()
 
@@ -48,6 +51,21 @@ def test_it_sends_an_editor_to_the_schema_that_is_there(folder: Path) -> None:
     printed = runner.invoke(app, command).stdout
     assert printed.startswith("# yaml-language-server: $schema=experiment.schema.json\n")
     assert list(Draft202012Validator(json.loads(schema)).iter_errors(yaml.safe_load(printed))) == []
+
+
+def test_it_plans_once_and_warns_of_what_it_wrote(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = []
+
+    def plan_and_warn(experiment: str, **options: bool) -> Plan:
+        plan = make_plan(experiment, **options)
+        plan.config.warnings.append(f"{experiment}:3: too bold")
+        planned.append(experiment)
+        return plan
+
+    monkeypatch.setattr(trial, "make_plan", plan_and_warn)
+    done = runner.invoke(app, ["init", "my", "--text", "wiki.txt", "--chats", "chats.json"])
+    assert len(planned) == 1
+    assert "warning: my.yaml:3: too bold" in done.stderr
 
 
 def test_it_prints_the_same_and_writes_nothing(folder: Path) -> None:

@@ -47,6 +47,7 @@ def test_a_file_s_name_that_fits_no_folder_and_tag_is_refused_with_what_to_write
 
 
 @pytest.mark.parametrize("path", sorted((SHIPPED / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.usefixtures("shipped_bases")
 def test_a_copy_of_a_shipped_experiment_shares_no_folder_with_it(path: Path, tmp_path: Path) -> None:
     copy = tmp_path / "mine.yaml"
     copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")

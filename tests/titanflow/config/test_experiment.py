@@ -250,6 +250,7 @@ def test_an_experiment_is_found_by_name_and_a_wrong_name_names_the_nearest(write
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "configs" / "experiments").glob("*.yaml")))
+@pytest.mark.usefixtures("shipped_bases")
 def test_every_experiment_that_ships_resolves(name: str) -> None:
     loaded = load_experiment(name, ROOT / "configs")
     assert loaded.modules

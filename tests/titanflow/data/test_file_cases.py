@@ -129,12 +129,21 @@ def test_what_stands_behind_a_compressed_file_is_read_or_refused(tmp_path: Path,
 @pytest.mark.parametrize(
     ("rows", "line", "cells"),
     [
-        ("id,text\n1,one,\n2,two,\n", 2, 3),
+        ("id,text\n1,one\n2,two,\n", 3, 3),
+        ("id,text\n1,one,\n2,two\n", 3, 2),
+        ("id,text,\n1,one,\n2,two,three\n", 3, 3),
         ("id,text\n1,one\n2\n3,three\n", 3, 1),
         ('id,text\n1,"one\nstill one"\n2,two,three\n', 4, 3),
         ("id,text\n1,one\n\n2,Köln, Bonn\n", 4, 3),
     ],
-    ids=["a trailing comma", "too short", "behind a cell of two lines", "a comma that isn't quoted"],
+    ids=[
+        "a trailing comma",
+        "a missing one",
+        "a cell without a name",
+        "too short",
+        "behind a cell of two lines",
+        "a comma that isn't quoted",
+    ],
 )
 def test_a_row_of_csv_that_is_not_as_its_header_is_refused(tmp_path: Path, rows: str, line: int, cells: int) -> None:
     (tmp_path / "a.csv").write_text(rows)
@@ -144,6 +153,25 @@ def test_a_row_of_csv_that_is_not_as_its_header_is_refused(tmp_path: Path, rows:
             DataError, match=rf"a\.csv:{line}: data\.path: the row has {cells} cells\n.*2, as in the header"
         ):
             load_rows(data, Work(1, tmp_path / "cache"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        ('nr;"Länge; Maß";text\n1;3;"one\nstill; one"\n', {"nr": "1", "Länge; Maß": "3", "text": "one\nstill; one"}),
+        ("nr\ttext\n1\tone, two; three\n", {"nr": "1", "text": "one, two; three"}),
+        ('nr|text\n1|"a|b, c"\n', {"nr": "1", "text": "a|b, c"}),
+        ('nr,"text"\n1,"a;b;c|d|e\tf\tg"\n', {"nr": "1", "text": "a;b;c|d|e\tf\tg"}),
+        ('nr;text;\r\n1;"one\r\nstill one";\r\n', {"nr": "1", "text": "one\r\nstill one"}),
+        ("nr,text\n1,one,\n", {"nr": "1", "text": "one"}),
+        ("text,\none,\n", {"text": "one"}),
+        ("text\none; two\n", {"text": "one; two"}),
+    ],
+    ids=["semicolon", "tab", "bar", "comma", "at each end", "at the rows' ends", "behind one column", "one column"],
+)
+def test_the_header_shows_what_parts_columns(tmp_path: Path, rows: str, found: dict[str, str]) -> None:
+    (tmp_path / "a.csv").write_text(rows, encoding="utf-8-sig", newline="")
+    assert [row for _, row in rows_of(tmp_path / "a.csv").rows] == [found]
 
 
 def test_cells_are_read_as_they_are(tmp_path: Path) -> None:
@@ -159,7 +187,7 @@ def test_cells_are_read_as_they_are(tmp_path: Path) -> None:
     [
         ('id,text\n1,one\n2,"two\n3,three\n', r"a\.csv:3: data\.path: not CSV: unexpected end of data"),
         ("text,text\n1,2\n", r"a\.csv:1: data\.path: columns of the same name: 'text'"),
-        ("id;text\n1;2\n", r"a\.csv has no column 'text'; it has: id;text"),
+        ("id#text\n1#2\n", r"a\.csv has no column 'text'; it has: id#text"),
     ],
 )
 def test_csv_that_would_lose_rows_is_refused(tmp_path: Path, text: str, message: str) -> None:

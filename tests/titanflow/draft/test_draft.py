@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from own_files import CHATS, TEXTS, faq, messages, sharegpt, wiki
+from own_files import CHATS, TEXTS, faq, messages, sentence, sharegpt, wiki
 from qwen2_repository import CONFIG, TINY, write_tokenizer
 
 from titanflow.common.errors import ConfigError
@@ -163,6 +163,55 @@ def test_rows_are_as_long_as_conversations_need(tmp_path: Path) -> None:
     assert made.notes == []
 
 
+def long_chats(folder: Path, words: int, count: int = 100, tools: bool = False) -> Path:
+    """Conversations of so many words, said or in the description of a tool."""
+    long = " ".join(sentence(number) for number in range(words // 10))
+    tool = {"name": "look", "description": long}
+    rows = [
+        {
+            "conversations": [
+                {"from": "human", "value": f"{number}? {'' if tools else long}"},
+                {"from": "function_call", "value": json.dumps({"name": "look", "arguments": {"at": number}})},
+                {"from": "observation", "value": "a stone"},
+                {"from": "gpt", "value": "A stone."},
+            ],
+            "tools": json.dumps([tool]) if tools else "[]",
+        }
+        for number in range(count)
+    ]
+    path = folder / "long.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("tools", [False, True])
+def test_a_row_grows_before_most_conversations_are_left_out(tmp_path: Path, tools: bool) -> None:
+    path, text = long_chats(tmp_path, 500, tools=tools), wiki(tmp_path, 9000)
+    made, experiment, _ = draft(text=text, chats=path)
+    assert machine.Machine(CPU).longest_row < made.chats.mean < made.chat_row <= 2048
+    assert made.notes == []
+    assert experiment.modules["pretrain"].config["training"]["seq_len"] >= made.chat_row
+
+
+def test_conversations_none_of_which_fits(tmp_path: Path) -> None:
+    long_chats(tmp_path, 5000)
+    wiki(tmp_path, 9000)
+    with pytest.raises(ConfigError, match="--chats: 0 of 100 conversations have no more than 2048 tokens"):
+        Draft.of(Asked("my", ["wiki.txt"], ["long.json"]))
+
+
+def test_where_some_are_left_out_more_are_held_out(tmp_path: Path) -> None:
+    short, long = long_chats(tmp_path, 100, 60).rename(tmp_path / "short.json"), long_chats(tmp_path, 5000, 60)
+    rows = [row for path in (short, long) for row in json.loads(path.read_text(encoding="utf-8"))]
+    long.write_text(json.dumps(rows), encoding="utf-8")
+    made, experiment, text = draft(text=wiki(tmp_path, 9000), chats=long)
+    assert "60 conversations are longer than" in made.notes[0]
+    # One of 12 for each purpose, of those that fit.
+    assert experiment.modules["sft"].config["data"]["held_out"]["dev"] == 13
+    steps = experiment.modules["sft"].config["training"]["steps"]
+    assert f"{8 * steps / (60 - 26):.2g} passes over the conversations" in text
+
+
 def test_a_gpu_gets_bfloat16_and_a_model_for_its_hour(tmp_path: Path, gpus: Callable[..., None]) -> None:
     gpus(80)
     made, experiment, _ = draft(text=wiki(tmp_path, 6000))
@@ -214,14 +263,43 @@ def test_a_base_alone_is_fine_tuned(tmp_path: Path) -> None:
     make_plan("my")
 
 
-def test_a_base_without_a_template_gets_the_tokens_of_one(tmp_path: Path) -> None:
-    base = Path(write_base(tmp_path / "base"))
+def write_plain_base(folder: Path, has_tokens: bool = False) -> str:
+    """A base without a chat template."""
+    base = Path(write_base(folder))
     (base / "chat_template.jinja").unlink()
     tokenizer = base / "tokenizer.json"
     text = tokenizer.read_text(encoding="utf-8")
-    tokenizer.write_text(text.replace("<|im_start|>", "<|a|>").replace("<|im_end|>", "<|b|>"), encoding="utf-8")
-    _, experiment, _ = draft(chats=faq(tmp_path), base=str(base))
+    if not has_tokens:
+        tokenizer.write_text(text.replace("<|im_start|>", "<|a|>").replace("<|im_end|>", "<|b|>"), encoding="utf-8")
+    return str(base)
+
+
+def test_a_base_without_a_template_gets_the_tokens_of_one(tmp_path: Path) -> None:
+    base = write_plain_base(tmp_path / "base")
+    _, experiment, _ = draft(chats=faq(tmp_path), base=base)
     assert experiment.modules["sft"].config["sft"]["new_special_tokens"] == ["<|im_start|>", "<|im_end|>"]
+    assert experiment.modules["evaluate"].config["models"] == ["sft"]
+    make_plan("my")
+
+
+def test_text_teaches_such_a_base_no_tokens(tmp_path: Path) -> None:
+    base = write_plain_base(tmp_path / "base")
+    with pytest.raises(ConfigError, match=r"--base runs/my-text/main/publish/model --chats …"):
+        draft(text=wiki(tmp_path), chats=faq(tmp_path), base=base)
+    draft(text=wiki(tmp_path), base=base)
+    make_plan("my")
+
+
+def test_a_base_keeps_a_context_that_conversations_fit_into(tmp_path: Path) -> None:
+    text, base = wiki(tmp_path, 9000), write_base(tmp_path / "base")
+    new, on_base = draft(text=text)[1], draft(text=text, base=base)[1]
+    rows = [one.modules["pretrain"].config["training"]["seq_len"] for one in (new, on_base)]
+    assert rows == [128, machine.Machine(CPU).longest_row]
+
+
+def test_text_and_a_base_that_has_the_tokens_alone(tmp_path: Path) -> None:
+    base = write_plain_base(tmp_path / "base", has_tokens=True)
+    _, experiment, _ = draft(text=wiki(tmp_path), chats=faq(tmp_path), base=base)
     assert experiment.modules["evaluate"].config["models"] == ["sft"]
     make_plan("my")
 

@@ -43,8 +43,8 @@ class Source:
     source: Literal["stdlib", "stdlib_chats", "stdlib_evals"] | None = None
     """A built-in source: the running interpreter's standard library."""
     path: str | list[str] | None = None
-    """Local files, folders or patterns: .txt, .md, .rst, .py, .jsonl, .json, .csv, each also with .gz, .bz2, .xz or
-    .zst behind, and .parquet."""
+    """Local files, folders or patterns: .txt, .md, .rst, .py, .jsonl, .json, .csv, .tsv, each also with .gz, .bz2, .xz
+    or .zst behind, and .parquet."""
     document: Document = "file"
     """What counts as a document in plain text: the whole file, the text between blank lines, or a line."""
     dataset: str | None = None

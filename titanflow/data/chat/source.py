@@ -79,7 +79,7 @@ def chat_rows(file: Path, span: Span, unread: Counter[str]) -> tuple[Unit, Itera
     What of them isn't read shows when they are encoded.
     """
     if Ending.of(file).format == "text":
-        expected = "conversations: .jsonl, .json, .parquet or .csv"
+        expected = "conversations: .jsonl, .json, .parquet, .csv or .tsv"
         raise DataError(Problem(f"{file} is plain text", "data.path", expected=expected))
     found = rows_of(file, span=span)
     return found.unit, ((place, _as_json(row)) for place, row in found.rows)

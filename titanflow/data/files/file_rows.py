@@ -7,13 +7,11 @@ split, joined or left out.
 from __future__ import annotations
 
 import bz2
-import csv
 import gzip
 import io
 import json
 import lzma
 import re
-import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from titanflow.common.errors import DataError, Problem
 from titanflow.common.staging import no_room
 from titanflow.config.keys.training import Document
+from titanflow.data.files.csv_rows import check_names, csv_rows
 from titanflow.data.files.local_files import KEY, Ending
 from titanflow.data.files.members import Members
 from titanflow.data.files.spans import WHOLE, Span, SpanOf
@@ -151,7 +150,7 @@ def parquet_schema(file: Path) -> pyarrow.Schema:
 
     with opened(file) as stream:
         schema = parquet.ParquetFile(stream).schema_arrow
-        _check_names(str(file), schema.names)
+        check_names(str(file), schema.names)
         return schema
 
 
@@ -161,7 +160,7 @@ def _parquet_rows(file: Path, columns: list[str] | None, span: Span) -> Iterator
     number = 0
     with opened(file) as stream:
         opened_file = parquet.ParquetFile(stream)
-        _check_names(str(file), opened_file.schema_arrow.names)
+        check_names(str(file), opened_file.schema_arrow.names)
         groups = range(opened_file.num_row_groups)[span.start : span.end]
         for batch in opened_file.iter_batches(_BATCH, row_groups=list(groups), columns=columns):
             for row in batch.to_pylist():
@@ -170,24 +169,8 @@ def _parquet_rows(file: Path, columns: list[str] | None, span: Span) -> Iterator
 
 
 def _csv_rows(file: Path) -> Iterator[tuple[int, Row]]:
-    """The rows under a header. Cells stay text: neither "NA" nor 7 is converted."""
-    # A cell may hold a whole document.
-    csv.field_size_limit(sys.maxsize)
     with opened(file) as stream:
-        lines = io.TextIOWrapper(stream, "utf-8-sig", newline="")
-        # Strict: otherwise an unclosed quotation mark would swallow the rest of the file.
-        reader = csv.reader(_decoded(file, lines), strict=True)
-        header, began = None, 1
-        try:
-            for cells in reader:
-                began, line = reader.line_num + 1, began
-                if cells and header is None:
-                    _check_names(f"{file}:{line}", cells)
-                    header = cells
-                elif cells and header is not None:
-                    yield line, _cells(header, cells, f"{file}:{line}")
-        except csv.Error as error:
-            raise DataError(Problem(f"not CSV: {error}", KEY, f"{file}:{began}")) from error
+        yield from csv_rows(file, _decoded(file, io.TextIOWrapper(stream, "utf-8-sig", newline="")))
 
 
 def _decoded(file: Path, lines: Iterable[str]) -> Iterator[str]:
@@ -201,21 +184,6 @@ def _decoded(file: Path, lines: Iterable[str]) -> Iterator[str]:
         for _ in _text_lines(file):
             pass
         raise
-
-
-def _check_names(origin: str, names: list[str]) -> None:
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        message = f"columns of the same name: {', '.join(map(repr, repeated))}"
-        raise DataError(Problem(message, KEY, origin, expected="a name of its own for each column"))
-
-
-def _cells(header: list[str], cells: list[str], origin: str) -> dict[str, Any]:
-    if len(cells) != len(header):
-        is_trailing = len(cells) == len(header) + 1 and not cells[-1]
-        hint = "the line ends with a comma that the header's doesn't have" if is_trailing else ""
-        expected = f"{len(header)}, as in the header: {', '.join(header)}"
-        raise DataError(Problem(f"the row has {len(cells)} cells", KEY, origin, expected, hint))
-    return dict(zip(header, cells, strict=True))
 
 
 def has_row_a_line(file: Path) -> bool:

@@ -20,7 +20,7 @@ FORMATS = {
     **dict.fromkeys((".txt", ".md", ".rst", ".py"), "text"),
     **dict.fromkeys((".jsonl", ".json"), "json"),
     ".parquet": "parquet",
-    ".csv": "csv",
+    **dict.fromkeys((".csv", ".tsv"), "csv"),
 }
 """Known endings, each with the file's format."""
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")

@@ -51,7 +51,7 @@ def _check_text(file: Path, head: Head, data: Mapping[str, Any]) -> None:
 
 def _check_chats(file: Path, head: Head, data: Mapping[str, Any]) -> None:
     if head.is_text:
-        expected = "conversations: .jsonl, .json, .parquet or .csv"
+        expected = "conversations: .jsonl, .json, .parquet, .csv or .tsv"
         raise DataError(Problem(f"{file} is plain text", KEY, expected=expected))
     missing = [ChatFormat.of(Data(**data)).missing(row) for _, row in head.rows]
     if missing and all(len(one) == len(REQUIRED[data["chat_format"]]) for one in missing):

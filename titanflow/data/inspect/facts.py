@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from typing import Any
 
 from titanflow.common.errors import Problem
 from titanflow.config.keys.training import Data
-from titanflow.data.chat.layout import ChatFormat
+from titanflow.data.chat.layout import ChatFormat, Conversation
 from titanflow.data.files.file_rows import origin_of, paragraphs
 from titanflow.data.files.json_rows import text_fault
 from titanflow.data.inspect.chat_columns import ChatColumns
@@ -77,13 +78,23 @@ def chat_facts(file: Path, head: Head, declared: ChatColumns) -> FileFacts:
         if conversation.problems:
             malformed.append(replace(conversation.problems[0], origin=origin_of(file, head.unit, place)))
             continue
-        said = [str(message.get("content") or "") for message in conversation.messages]
         roles.update(message["role"] for message in conversation.messages)
-        texts.append("\n".join(said))
-        turns.append(len(said))
+        texts.append("\n".join(_said(conversation)))
+        turns.append(len(conversation.messages))
     names = declared.names
     columns = {name: names.get(name, UNREAD) for name in _columns(head)}
     return replace(_facts(file, head, texts, malformed, columns), roles=roles, turns=turns)
+
+
+def _said(conversation: Conversation) -> Iterator[str]:
+    """All that a template writes of a conversation, about: tools and calls often take more tokens than what is said."""
+    for one in conversation.tools or ():
+        yield json.dumps(one, ensure_ascii=False)
+    for message in conversation.messages:
+        for part in ("reasoning_content", "content"):
+            yield str(message.get(part) or "")
+        for call in message.get("tool_calls") or ():
+            yield json.dumps(call["function"], ensure_ascii=False)
 
 
 def _facts(file: Path, head: Head, texts: list[str], malformed: list[Problem], columns: dict[str, str]) -> FileFacts:

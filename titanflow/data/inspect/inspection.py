@@ -18,7 +18,7 @@ from titanflow.data.files.local_files import LocalFiles, local_files
 from titanflow.data.inspect.chat_columns import ChatColumns, find_chat_columns, has_conversations
 from titanflow.data.inspect.facts import FileFacts, chat_facts, text_facts
 from titanflow.data.inspect.head import Head, read_head
-from titanflow.data.inspect.text_columns import column_names, find_text_column, text_lengths
+from titanflow.data.inspect.text_columns import column_names, find_text_column, listed, text_lengths
 
 FILES = 200
 """At most so many files are looked at, evenly among all."""
@@ -117,7 +117,10 @@ def inspect_chats(
     """
     found, heads = _heads(path, key)
     if plain := [file for file, head in heads.items() if head.is_text]:
-        expected, hint = "conversations: .jsonl, .json, .parquet or .csv", f"--text {plain[0]} trains on it as text"
+        expected, hint = (
+            "conversations: .jsonl, .json, .parquet, .csv or .tsv",
+            f"--text {plain[0]} trains on it as text",
+        )
         raise DataError(Problem(f"{plain[0]} is plain text", key, expected=expected, hint=hint))
     declared = {file: _chat_columns(file, head, columns, roles, key) for file, head in heads.items()}
     _refuse_several({file: _described(one) for file, one in declared.items()}, key, "one layout in all files")
@@ -171,7 +174,6 @@ def _keyed(problems: Sequence[Problem], key: str) -> DataError:
 def _text_column(file: Path, head: Head, column: str | None, key: str) -> str:
     rows = [row for _, row in head.rows[:ROWS]]
     names = column_names(rows)
-    _refuse_delimiter(file, head, names, key)
     if column is not None:
         if column not in names:
             raise _no_column(file, column, names, key)
@@ -183,7 +185,7 @@ def _text_column(file: Path, head: Head, column: str | None, key: str) -> str:
         lengths = text_lengths(rows)
         likely = max(names, key=lambda name: lengths.get(name, 0))
         hint = f"name it: --column text={likely}; if these are questions with answers: --chats {file}"
-        message = f"{file} has no column that is clearly text; it has: {', '.join(names)}"
+        message = f"{file} has no column that is clearly text; it has: {listed(names)}"
         raise DataError(Problem(message, key, expected="a column of documents", hint=hint))
     return found
 
@@ -193,7 +195,6 @@ def _chat_columns(
 ) -> ChatColumns:
     rows = [row for _, row in head.rows[:ROWS]]
     names = column_names(rows)
-    _refuse_delimiter(file, head, names, key)
     for name in columns.values():
         if name not in names and not has_conversations(rows):
             raise _no_column(file, name, names, key)
@@ -203,7 +204,7 @@ def _chat_columns(
         longest = sorted(lengths, key=lambda name: lengths[name])[-2:]
         prompt, completion = [name for name in names if name in longest] if len(longest) == 2 else (names[0], names[-1])
         hint = f"name them: --column prompt={prompt} --column completion={completion}; if these are documents: --text"
-        message = f"{file} has no columns that are clearly conversations; it has: {', '.join(names)}"
+        message = f"{file} has no columns that are clearly conversations; it has: {listed(names)}"
         expected = "a list of messages, or a question and its answer"
         raise DataError(Problem(message, key, expected=expected, hint=hint))
     if found.unknown:
@@ -213,19 +214,8 @@ def _chat_columns(
     return found
 
 
-def _refuse_delimiter(file: Path, head: Head, names: Sequence[str], key: str) -> None:
-    """Refuses a CSV whose columns something else than a comma separates: it would have one column."""
-    if not head.kind.startswith("CSV") or len(names) != 1:
-        return
-    found = next((sign for sign in (";", "\t", "|") if sign in names[0]), None)
-    if found:
-        message = f"{file} has one column, {names[0]!r}, which {found!r} seems to part"
-        hint = "write it with commas: a spreadsheet's export asks for the separator, pandas' to_csv writes commas"
-        raise DataError(Problem(message, key, expected="columns that commas separate", hint=hint))
-
-
 def _no_column(file: Path, name: str, names: Sequence[str], key: str) -> DataError:
-    message, hint = f"{file} has no column {name!r}; it has: {', '.join(names)}", did_you_mean(name, names)
+    message, hint = f"{file} has no column {name!r}; it has: {listed(names)}", did_you_mean(name, names)
     return DataError(Problem(message, "--column", expected=f"a column of {key}'s files", hint=hint))
 
 

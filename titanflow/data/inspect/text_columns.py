@@ -41,6 +41,11 @@ def column_names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
+def listed(names: Iterable[str]) -> str:
+    """Columns in words. One may have no name: pandas' `to_csv` writes its index so."""
+    return ", ".join(name or "''" for name in names)
+
+
 def _mean_length(rows: Sequence[Mapping[str, Any]], name: str) -> float:
     """The mean length of a column's texts; 0 if most of its values are none."""
     values = [value for row in rows if (value := row.get(name)) is not None]

@@ -77,6 +77,23 @@ def test_the_first_question_and_the_answer_to_it(
     assert found == ([expected] if expected else []) + [("x", "y")]
 
 
+@pytest.mark.parametrize(
+    ("written", "answer", "score"),
+    [
+        ("A stone.", "A stone.", 1),
+        (" A stone.\n", "A stone.", 1),
+        ("<think>\nA bird?\n</think>\n\nA stone.", "A stone.", 1),
+        ("A stone.", "<think>It lies there.</think>A stone.", 1),
+        ("<think>A stone.</think>A bird.", "A stone.", 0),
+        ("<think>\nA stone.", "A stone.", 0),
+    ],
+)
+def test_an_answer_is_what_is_written_behind_the_thoughts(
+    task: ModuleType, written: str, answer: str, score: int
+) -> None:
+    assert task.score_written({"question": "?", "answer": answer}, [written]) == {"exact_match": score}
+
+
 def test_an_answer_s_bits_and_whether_it_would_be_given(task: ModuleType) -> None:
     scored = task.score({"answer": "Äh."}, [(-2.5, True)])
     assert scored == {"bits_per_byte": (-2.5, 4), "acc": 1}
