@@ -206,7 +206,7 @@ EVENTS = (
         LOST_NODE,
         mend=power_cycle("node1"),
     ),
-    Event("preempted by another partition", preempt, "new job", "told to end, for another job", graceful=True),
+    Event("preempted by another partition", preempt, "new job", "told to end, .*for another job", graceful=True),
     Event("slurmctld restarts", restart_controller, "goes on"),
     Event("slurmctld is down until noticed", controller_away, "goes on"),
     Event("slurmctld hangs until noticed", controller_hangs, "goes on"),
