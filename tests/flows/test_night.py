@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 from finished_run import evaluate_result, train_result, write_export, write_samples
+from finished_stage import write_checkpoint
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
@@ -71,8 +72,7 @@ def write_stage(folder, name, run, right):
     else:
         export = write_export(folder / "export")
         (export / "model.safetensors").write_bytes(run.name.encode() * 9)
-        (folder / "checkpoint" / "step-12").mkdir(parents=True)
-        (folder / "checkpoint" / "step-12" / ".metadata").write_text("all")
+        write_checkpoint(folder / "checkpoint" / "step-12")
         digests = folder_digests(export)
         checkpoint = run / name / "checkpoint" / "step-12"
         there = {"export": run / name / "export", "export_digests": digests, "checkpoint": checkpoint, "step": 12}
