@@ -132,12 +132,12 @@ def test_what_the_stages_left_is_read_once(finished: FinishedRun) -> None:
     run.write()
     lineage = read_lineage(finished.to_publish(), "sft")
     candidate = Candidate(Publish(), lineage, from_export(finished.export), samples=None)
-    bundle = build_bundle(candidate, lineage)
+    bundle = build_bundle(candidate, lineage, {})
     assert "| sft | trained on | stdlib | n/a | 7 |" in str(bundle["README.md"].source)
     for name in ("run.yaml", "result.json"):
         for path in finished.root.glob(f"*/{name}"):
             path.unlink()
-    assert build_bundle(candidate, lineage) == bundle
+    assert build_bundle(candidate, lineage, {}) == bundle
 
 
 def test_a_stage_that_was_kept_does_not_pass_as_the_config_s(finished: FinishedRun) -> None:
