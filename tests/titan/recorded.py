@@ -8,7 +8,7 @@ from titan.tracking.metric_names import rows
 from titan.tracking.metrics_file import MetricsFile
 from titan.tracking.wandb_files import history, recordings
 from titanflow.runs.contract import METRICS_FILE, StageRun
-from titanflow.runs.wandb_record import read_wandb_record
+from titanflow.runs.tracker_record import read_tracker_record
 
 
 def expected_rows(run: StageRun) -> dict[int, dict[str, float]]:
@@ -18,7 +18,7 @@ def expected_rows(run: StageRun) -> dict[int, dict[str, float]]:
 
 def recorded_rows(run: StageRun) -> list[tuple[int, dict[str, Any]]]:
     """(Step, values) of all of a run's offline recordings, without W&B's own values."""
-    record = read_wandb_record(run.folder)
+    record = read_tracker_record(run.folder, "wandb")
     assert record is not None
     return [
         (step, {name: value for name, value in values.items() if not name.startswith("_")})

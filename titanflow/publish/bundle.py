@@ -29,7 +29,9 @@ CARD = "README.md"
 LINEAGE = "titanflow.json"
 SAMPLES = "titanflow_samples.json"
 LOSS_CURVE = "loss.svg"
-WRITTEN = (CARD, LINEAGE, SAMPLES, LOSS_CURVE)
+SIGNATURE = "model.sig"
+"""Signs all other files, if there is a key: :mod:`titanflow.publish.signing.signature`."""
+WRITTEN = (CARD, LINEAGE, SAMPLES, LOSS_CURVE, SIGNATURE)
 """The files that publishing itself writes beside the exported ones."""
 REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 EXPORTED = (*REQUIRED, "generation_config.json", "special_tokens_map.json", "chat_template.jinja", INDEX)

@@ -250,6 +250,16 @@ class OptimizerAdditions:
 
 
 @dataclass
+class MetricsAdditions:
+    """This project's keys inside torchtitan's own ``metrics`` section."""
+
+    enable_trackio: bool = False
+    """Log to Trackio: in the workspace, or where TRACKIO_SPACE_ID or TRACKIO_SERVER_URL says."""
+    enable_mlflow: bool = False
+    """Log to MLflow: in the workspace, or where MLFLOW_TRACKING_URI says."""
+
+
+@dataclass
 class TRAINING_SECTIONS:  # noqa: N801  (a namespace of sections, read like torchtitan's JobConfig)
     """The sections that a training module has beside torchtitan's own."""
 
@@ -275,3 +285,5 @@ class TRAINING_SECTIONS:  # noqa: N801  (a namespace of sections, read like torc
     """Additions to torchtitan's `model`."""
     checkpoint: CheckpointAdditions = field(default_factory=CheckpointAdditions)
     """Additions to torchtitan's `checkpoint`."""
+    metrics: MetricsAdditions = field(default_factory=MetricsAdditions)
+    """Additions to torchtitan's `metrics`."""

@@ -34,21 +34,24 @@ from titanflow.publish.card.tables import (
 )
 from titanflow.publish.card.training_data import hub_datasets, training_data
 from titanflow.publish.lineage import Lineage
-from titanflow.publish.settings import tag_of
+from titanflow.publish.settings import published_name, tag_of
 from titanflow.runs.contract import METRICS_FILE
 from titanflow.runs.metrics import read_metrics
 from titanflow.runs.results import counted
+from titanflow.runs.tracker_record import tracked
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 
-def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
+def model_card(lineage: Lineage, settings: Publish, bundle: Bundle, signed_by: str = "") -> bytes:
     """Renders ``README.md``; ``bundle`` holds everything else that is published but ``titanflow.json``.
+
+    ``signed_by`` is the fingerprint of the key that will sign it all.
 
     The client's own ``validate`` and ``push_to_hub`` aren't used: they talk to huggingface.co whatever ``HF_ENDPOINT``
     says. A Hub checks the card when it is committed.
     """
-    name = settings.repo_id.split("/")[-1] if settings.repo_id else f"{lineage.experiment}-{lineage.model}"
+    name = published_name(settings, lineage.experiment)
     card = _template().render(
         front_matter=card_data(name, lineage, settings).to_yaml(),
         name=name,
@@ -59,6 +62,7 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
         code=modelling_code(bundle),
         has_curve=LOSS_CURVE in bundle,
         titanflow=__version__,
+        signed_by=signed_by,
         lineage=lineage,
         model=lineage.published.result,
         evaluation=lineage.evaluation.result if lineage.evaluation else None,
@@ -79,7 +83,8 @@ def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"plain": plain, "code": code, "counted": counted, "export_check": export_check}
+    environment.filters |= {"plain": plain, "code": code, "counted": counted, "tracked": tracked}
+    environment.filters["export_check"] = export_check
     return environment.get_template(TEMPLATE.name)
 
 
