@@ -85,6 +85,12 @@ def stage_inputs(
         _add_models(inputs, module, run)
     if run.stage == "publish" and (key := read_sign_key(read_settings(run))):
         inputs.add(f"{module.name}.sign_key: public key", key.fingerprint, module.origins.get("sign_key", ""))
+    for one in run.trained_on:
+        # What is stated of a source changes the card, and no stage before.
+        section = ".".join(filter(None, (one.stage, "data", one.member)))
+        stated = {"license": one.license, "link": one.link}
+        for name in filter(stated.get, stated):
+            inputs.add(f"{section}.{name}", stated[name])
     for stage, fingerprint in parents.items():
         inputs.add(f"parent.{stage}", fingerprint)
     inputs.add("version.titanflow", titanflow.__version__, "installed")

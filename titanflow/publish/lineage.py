@@ -25,7 +25,7 @@ from titanflow.nightly.night import Night, Parent
 from titanflow.publish.bundle import Bundle, is_published
 from titanflow.publish.card.training_data import prepared_datasets
 from titanflow.publish.integrity import seal
-from titanflow.runs.contract import EXPORT_FOLDER, RESULT_FILE, RUN_FILE, TASKS_FOLDER, TRAINED, StageRun
+from titanflow.runs.contract import EXPORT_FOLDER, RESULT_FILE, RUN_FILE, TASKS_FOLDER, TRAINED, DataOrigin, StageRun
 from titanflow.runs.manifest import Manifest, StageRecord
 from titanflow.runs.results import EvaluateResult, GateDecision, TrainResult, read_result, tracked_ids
 from titanflow.runs.training import finished_training
@@ -88,7 +88,7 @@ class Lineage:
     ``datasets`` has the ``dataset.json`` of each folder of prepared data. ``gate`` is the decision to publish; ``last``
     has the replaced model's run and scores, in the form of its ``titanflow.json``. ``kept`` lists, for each stage that
     was used although the config differs, the differing keys. ``continues`` is the night whose weights the pretraining
-    began with.
+    began with. ``trained_on`` has the sources of the trained stages' rows.
     """
 
     experiment: str
@@ -103,6 +103,7 @@ class Lineage:
     last: dict[str, Any] | None = None
     kept: dict[str, list[str]] = field(default_factory=dict)
     continues: Parent | None = None
+    trained_on: tuple[DataOrigin, ...] = ()
 
     @property
     def published(self) -> TrainedStage:
@@ -150,6 +151,7 @@ def read_lineage(run: StageRun, model: str) -> Lineage:
         datasets=prepared_datasets(run.folder.parent),
         kept={name: kept_keys(record) for name, record in manifest.stages.items() if record.kept},
         continues=night.parent if night else None,
+        trained_on=tuple(one for one in run.trained_on if one.stage in upto),
     )
 
 

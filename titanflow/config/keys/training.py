@@ -76,6 +76,11 @@ class Source:
     part: Part | None = None
     """Which part of a divided source is read; unset, `data` trains on the rest, `validation_data` reads dev, and
     evaluation items are made of test. Only evaluation has a choice: dev or test."""
+    license: str | None = None
+    """The rows' licence, for the card of a model that is trained on them: an identifier of SPDX or of the Hub. Unset, a
+    Hub dataset's own card is asked; where that says nothing, the card says "not stated"."""
+    link: str | None = None
+    """Where the rows come from, for the card: https://…"""
     limit: int | None = None
     """Read only this many documents or conversations, the first ones, at least 1; unset, all of them."""
     streaming: bool = False

@@ -18,6 +18,7 @@ from titanflow.common.curves import draw, loss_panel
 from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.config.keys.after_training import Publish
 from titanflow.publish.bundle import LOSS_CURVE, TASK_FILES, Bundle, modelling_code
+from titanflow.publish.card.data_licenses import licenses_table
 from titanflow.publish.card.markdown import code, fence, plain
 from titanflow.publish.card.model_index import LANGUAGE_MODELING, benchmark_files, eval_results
 from titanflow.publish.card.score_commands import drawn_tasks, inexact, score_commands
@@ -99,6 +100,7 @@ def tables(lineage: Lineage) -> dict[str, Any]:
         "checks": markdown_table(gate_table(gate)) if gate else "",
         "training": markdown_table(training_table(lineage.trained)),
         "data": markdown_table(data_table(data)),
+        "licenses": markdown_table(licenses_table(lineage)) if lineage.trained_on else "",
         "drawn": drawn_tasks(found) if found else [],
         "inexact": inexact(found.run.config) if found else [],
         "seeds": seeds_text(found.result.seeds) if found else "",
