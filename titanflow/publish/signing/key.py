@@ -69,27 +69,30 @@ def read_sign_key(settings: Publish) -> SignKey | None:
     if settings.sign_key is None:
         return None
     check_installed()
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
     path, data = _read(settings.sign_key)
-    password = None
-    try:
-        try:
-            private = load_pem_private_key(data, None)
-        except TypeError:  # it is encrypted
-            password = os.environ.get(PASSWORD, "").encode()
-            if not password:
-                raise UnusableKeyError(f"an encrypted key, {path}, and no password", f"set {PASSWORD}") from None
-            private = load_pem_private_key(data, password)
-    except ValueError:
-        if password:
-            raise UnusableKeyError(f"{path}, whose password is not the one in {PASSWORD}") from None
-        what = "a public key" if b"PUBLIC KEY" in data else "no private key in PEM"
-        raise UnusableKeyError(f"{path}, which is {what}", HINT) from None
-    except Exception as error:
-        raise UnusableKeyError(f"{path}, which is a key that can't be read ({type(error).__name__})", HINT) from None
+    private, password = _load(path, data)
     _check_curve(path, private)
     return SignKey(path, password, private)
+
+
+def _load(path: Path, data: bytes) -> tuple[Any, bytes | None]:
+    """The private key in a file, and its password if it has one."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        return load_pem_private_key(data, None), None
+    except TypeError:
+        password = os.environ.get(PASSWORD, "").encode()
+    except (ValueError, UnsupportedAlgorithm):
+        what = "a public key" if b"PUBLIC KEY" in data else "no private key in PEM"
+        raise UnusableKeyError(f"{path}, which is {what}", HINT) from None
+    if not password:
+        raise UnusableKeyError(f"{path}, an encrypted key, and no password", f"set {PASSWORD}")
+    try:
+        return load_pem_private_key(data, password), password
+    except (ValueError, UnsupportedAlgorithm):
+        raise UnusableKeyError(f"{path}, whose password is not the one in {PASSWORD}") from None
 
 
 def read_public_key(named: str) -> Path:

@@ -5,6 +5,8 @@ Every file's SHA-256 is known by then, so the library is handed these instead of
 
 from __future__ import annotations
 
+import base64
+import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -96,8 +98,18 @@ def wrong_signature(folder: Path, digests: Mapping[str, str], public_key: Path) 
     except InvalidSignature:
         return "its own text was changed, or signed with another key"
     except Exception as error:  # the file may hold anything
-        return str(error).strip() or type(error).__name__
+        said = str(error).strip() or type(error).__name__
+        return f"not as they were signed: {_others(folder, digests)}" if "Signature mismatch" in said else said
     return ""
+
+
+def _others(folder: Path, digests: Mapping[str, str]) -> str:
+    """The files that differ from a signature whose key fits; the library's own words hold raw bytes."""
+    envelope = json.loads((folder / SIGNATURE).read_text(encoding="utf-8"))["dsseEnvelope"]
+    resources = json.loads(base64.b64decode(envelope["payload"]))["predicate"]["resources"]
+    signed = {one["name"]: one["digest"] for one in resources}
+    names = {*signed, *digests} - {SIGNATURE}
+    return ", ".join(sorted(name for name in names if signed.get(name) != digests.get(name)))
 
 
 def _bytes(sha256: str) -> bytes:
