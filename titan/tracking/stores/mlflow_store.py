@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import time
 from collections.abc import Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from titan.tracking.run_record import notes, redacted, run_config
 from titan.tracking.stores.store import store_folder
+from titanflow.common.files import hidden_sibling
 from titanflow.files.yaml_source import flatten
 from titanflow.runs.contract import StageRun
 from titanflow.runs.manifest import git_revision
@@ -75,7 +78,7 @@ def open_run(run: StageRun, record: TrackerRecord, begun: bool) -> MlflowStore:
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store_folder(run) / 'mlflow.db'}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or local_database(store_folder(run) / "mlflow.db")
     client = MlflowClient(tracking_uri=uri)
     experiment = experiment_id(client, record.project)
     record.id = record.id if begun else find_or_create(client, experiment, record)
@@ -84,6 +87,24 @@ def open_run(run: StageRun, record: TrackerRecord, begun: bool) -> MlflowStore:
     record.url = redacted(page if record.mode == "online" else uri)
     add_params(client, record.id, flatten(run_config(run, record)))
     return MlflowStore(client, record.id)
+
+
+def local_database(path: Path) -> str:
+    """The address of a database on this machine, made whole or not at all.
+
+    MLflow's own start makes some fifty tables, one after another: one that is killed on the way leaves a database that
+    no later start can open.
+    """
+    if not path.exists():
+        from mlflow import MlflowClient
+
+        fresh = hidden_sibling(path)
+        MlflowClient(tracking_uri=f"sqlite:///{fresh}").search_experiments()
+        # If another stage was first, its database stays.
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(fresh)
+        fresh.unlink()
+    return f"sqlite:///{path}"
 
 
 def experiment_id(client: Any, name: str) -> str:

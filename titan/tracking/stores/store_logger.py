@@ -71,7 +71,7 @@ class StoreLogger:
         new = {name: value for name, value in metrics.items() if name not in known}
         if new and self._store is not None:
             self._store.log(step, new)
-            known |= new.keys()
+            known.update(new)
 
     def _end(self, failed: bool) -> None:
         if self._store is not None:

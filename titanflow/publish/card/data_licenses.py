@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from titanflow.common.files import expanded
 from titanflow.config.keys.licenses import is_link
 from titanflow.publish.card.markdown import code, plain
@@ -91,7 +93,7 @@ def card_license(one: DataOrigin) -> str:
         return ""
     try:
         data = DatasetCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data
-    except (OSError, ValueError):  # a card may hold anything
+    except (OSError, ValueError, yaml.YAMLError):  # a card may hold anything
         return ""
     found = data.get("license")
     found = data.get("license_name") or found if found == "other" else found
