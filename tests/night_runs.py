@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from finished_stage import finish_training
+from finished_stage import finish_training, write_checkpoint
 
 from titanflow.nightly.night import Night
 from titanflow.runs.contract import StageRun
@@ -24,8 +24,7 @@ def write_night(runs: Path, day: str, **changes: Any) -> Path:
 def train(folder: Path, skip_rows: int = 0, base: str = "") -> Path:
     """A finished pretraining of 10 steps, 4 rows each, in a night's folder; its checkpoint."""
     stage, checkpoint = folder / "pretrain", folder / "pretrain" / "checkpoint" / "step-10"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / ".metadata").write_text("all")
+    write_checkpoint(checkpoint)
     config = {"training": {"global_batch_size": 4, "skip_rows": skip_rows}, "checkpoint": {"initial_load_path": base}}
     StageRun(stage="pretrain", experiment="e", run=folder.name, folder=stage, config=config).write()
     finish_training(stage, step=10, loss=2.5)

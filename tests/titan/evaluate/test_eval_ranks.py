@@ -1,9 +1,12 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from forked_ranks import run_forked
+from watching import PATIENCE
 
 from flows.server.server import free_port
 from titan.evaluate.ranks import Ranks
@@ -103,9 +106,10 @@ def test_a_process_that_torchrun_did_not_start_is_alone(monkeypatch: pytest.Monk
 
 def test_each_rank_computes_its_share_and_the_order_stays(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3"]
+    command, log = [str(tmp_path / "program.py"), str(tmp_path / "found.json")], tmp_path / "log.txt"
+    of_torchrun = {"GROUP_RANK": "0"}
 
-    subprocess.run([*launcher, str(tmp_path / "program.py"), str(tmp_path / "found.json")], check=True, timeout=300)
+    assert run_forked(command, 3, os.environ | of_torchrun, log, PATIENCE) == 0, log.read_text()
 
     written = json.loads((tmp_path / "found.json").read_text())
     assert written["left"] == [], "no library is to look for ranks of its own"

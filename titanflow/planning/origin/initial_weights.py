@@ -21,7 +21,9 @@ from titanflow.common.files import expanded
 from titanflow.config.keys.repositories import misplaced_revision, revision, value
 from titanflow.config.module import Module
 from titanflow.planning.origin.hub_record import WEIGHTS, recorded
+from titanflow.runs.checkpoints import METADATA, complete_folders, flaw
 from titanflow.runs.manifest import Manifest
+from titanflow.runs.training import Training
 
 if TYPE_CHECKING:
     from titanflow.config.experiment import Experiment
@@ -107,6 +109,8 @@ def _local(named: str, in_hf: bool, hint: str) -> Path:
         message = f"{named} is in transformers' format"
         raise ConfigError(Problem(message, expected=CHECKPOINT, hint=f"set {FORMAT}: true"))
     if folder.exists() or "://" in named:
+        if not in_hf and folder.exists():
+            _check_checkpoint(folder, named)
         return folder
     message = f"{named} isn't there" + ("" if folder.is_absolute() else f" (looked for it in {Path.cwd()})")
     if in_hf:
@@ -114,6 +118,25 @@ def _local(named: str, in_hf: bool, hint: str) -> Path:
         raise ConfigError(Problem(message, expected=expected, hint=hint))
     hint = f"a model of the Hub, owner/name, is in transformers' format: {FORMAT}: true"
     raise ConfigError(Problem(message, expected=CHECKPOINT, hint=hint))
+
+
+def _check_checkpoint(folder: Path, named: str) -> None:
+    """Refuses a folder that is neither a ``step-N`` folder whose save ended, nor a finished stage's."""
+    training = Training.of(folder)
+    if training is not None and training.result is not None:
+        folder = training.result.checkpoint
+    elif training is not None:
+        found, hint = f"{named} is a stage that hasn't finished", _newest(folder / "checkpoint")
+        raise ConfigError(Problem(found, expected=CHECKPOINT, hint=hint))
+    lacks = flaw(folder) if (folder / METADATA).exists() else f"it has no {METADATA}"
+    if lacks:
+        hint = _newest(folder, folder / "checkpoint", folder.parent)
+        raise ConfigError(Problem(f"{folder} holds no whole checkpoint: {lacks}", expected=CHECKPOINT, hint=hint))
+
+
+def _newest(*places: Path) -> str:
+    found = (path for place in places for _, path in complete_folders(place))
+    return next((f"the newest whole one is {path}" for path in found), "")
 
 
 def _other_model(path: Path, module: Module, key: str) -> Iterator[Problem]:
