@@ -23,10 +23,10 @@ from titanflow.runs.tracker_record import asked_trackers, read_tracker_record, r
 
 TRACKERS = ("trackio", "mlflow")
 KILLED = """
-import os, signal, sys
+import os, signal, sys, time
+from concurrent.futures import wait
 from pathlib import Path
 from titan.tracking.stores.store_logger import StoreLogger
-from titan.tracking.stores.store import open_store
 from titanflow.runs.contract import StageRun
 
 run = StageRun.read(Path(sys.argv[1]))
@@ -34,8 +34,9 @@ logger = StoreLogger(run, sys.argv[2])
 logger.begin({})
 for step in range(1, 7):
     logger.log({"tokens": step * 8, "train/loss": 1 / step, "train/tokens_per_second": 100}, step)
-while not (logger._store and 3 in logger._store.known()):
-    logger._hand_over(lambda: None)
+wait(list(logger._pending))
+while 3 not in logger._store.known():
+    time.sleep(0.01)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 LOGGED = """

@@ -69,9 +69,15 @@ class StoreLogger:
     def _log(self, metrics: Mapping[str, float], step: int) -> None:
         known = self._known.setdefault(step, set())
         new = {name: value for name, value in metrics.items() if name not in known}
-        if new and self._store is not None:
+        if not new or self._store is None:
+            return
+        try:
             self._store.log(step, new)
-            known.update(new)
+        except BaseException:
+            # The rows behind it would wait as long, one after another.
+            self._store = None
+            raise
+        known.update(new)
 
     def _end(self, failed: bool) -> None:
         if self._store is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -92,12 +93,14 @@ def address() -> str:
 
 @contextlib.contextmanager
 def without_network() -> Iterator[None]:
-    """Keeps the Hub's client offline: trackio 0.43 asks huggingface.co for the user's name even for a local run."""
-    from huggingface_hub import constants
+    """Keeps trackio 0.43 from asking huggingface.co for the user's name, which it does even for a local run.
 
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
+    The Hub's client isn't taken offline instead: a training may be streaming from the Hub meanwhile.
+    """
+    module: Any = import_module("trackio.run")
+    before = module._get_default_namespace
+    module._get_default_namespace = lambda: None
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE = before
+        module._get_default_namespace = before
