@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded import expected_rows, stored_rows
+from recorded import expected_rows, store_environment, stored_rows
 
 from titan.tracking.loggers import ForgivingLoggers
 from titan.tracking.stores.mlflow_store import mlflow_name
@@ -114,6 +114,19 @@ def test_a_validation_is_in_the_row_of_its_step_and_the_axis_there_once(run: Sta
     assert python(LOGGED, run, tracker, json.dumps([validated, {1: {"tokens": 8, "val/loss": 1.5}}])).returncode == 0
     (stored,) = stored_rows(run, tracker).values()
     assert sorted(stored[1]) == [("tokens", 8), ("train/loss", 2.0), ("val/loss", 1.5)]
+
+
+def test_on_a_networks_file_system_trackio_says_nothing_twice(run: StageRun) -> None:
+    """There it writes fragments, which only its dashboard reads: a resumed stage began a second run, with all rows."""
+    fragments = {"TRACKIO_STORAGE_MODE": "jsonl"}
+    whole, first = rows(range(1, 4), 1), rows(range(1, 2), 1)
+    for before, after in (({}, first), (first, whole)):
+        assert python(LOGGED, run, "trackio", json.dumps([before, after]), **fragments).returncode == 0
+    show = "from trackio.fragments import import_inbox_dir\nimport_inbox_dir()"
+    assert python(show, run, **store_environment(run.folder.parents[2])).returncode == 0
+    (stored,) = stored_rows(run, "trackio").values()
+    assert {step: dict(values) for step, values in stored.items()} == whole
+    assert all(len(values) == 3 for values in stored.values())
 
 
 @pytest.mark.parametrize("tracker", TRACKERS)

@@ -66,6 +66,9 @@ def open_run(run: StageRun, record: TrackerRecord, begun: bool) -> TrackioStore:
     import trackio
 
     is_here = record.mode == "offline"
+    if is_here and begun:
+        # On a network's file system Trackio writes fragments, which only its dashboard puts into the store.
+        import_module("trackio.fragments").import_inbox_dir()
     with without_network() if is_here else contextlib.nullcontext():
         opened = trackio.init(
             project=record.project,
