@@ -47,7 +47,7 @@ def test_a_package_that_is_missing_is_refused_in_the_plan(tmp_path: Path, monkey
     [
         (
             "pretrain.metrics.enable_mlflow",
-            r"pretrain\.metrics\.enable_mlflow: found true, and MLflow's package 'mlflow'",
+            r"pretrain\.metrics\.enable_mlflow: found true, and MLflow's",
         ),
         ("evaluate.trackio", r"evaluate\.trackio: found true, and Trackio's package 'trackio'"),
         ("sft.metrics.enable_wandb", r"sft\.metrics\.enable_wandb: found true, and W&B's package 'wandb'"),
