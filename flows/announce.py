@@ -10,7 +10,7 @@ from prefect.events import emit_event
 
 from titanflow.planning.stage_plan import Plan
 from titanflow.runs.results import PublishResult, StageResult
-from titanflow.runs.wandb_record import newest_url
+from titanflow.runs.tracker_record import newest_url
 
 PUBLISHED = "titanflow.published"
 HELD_BACK = "titanflow.held-back"

@@ -11,8 +11,9 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-RUN = [Requirement(line) for line in (*PROJECT["dependencies"], *EXTRAS["kubernetes"], *EXTRAS["gguf"])]
-DEVELOP = [Requirement(line) for line in (*EXTRAS["docs"], *EXTRAS["dev"]) if not line.startswith("titanflow[")]
+OPTIONAL = [line for name, lines in EXTRAS.items() if name != "dev" for line in lines]
+RUN = [Requirement(line) for line in (*PROJECT["dependencies"], *OPTIONAL)]
+DEVELOP = [Requirement(line) for line in EXTRAS["dev"] if not line.startswith("titanflow[")]
 LINES = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.lstrip().startswith("#")]
 PINS = [Requirement(line) for line in LINES if line.strip()]
 

@@ -9,7 +9,7 @@ from typing import Any
 from titanflow.publish.card.score_table import score
 from titanflow.publish.gate.figures import figures
 from titanflow.runs.results import EvaluateResult, PrepareResult, PublishResult, StageResult, TrainResult, is_stderr
-from titanflow.runs.wandb_record import read_wandb_record
+from titanflow.runs.tracker_record import TITLES, read_tracker_record
 
 Row = dict[str, Any]
 HELD_BACK = "Held back"
@@ -152,8 +152,8 @@ def _publish_rows(result: PublishResult) -> list[Row]:
 
 def links(folder: Path, result: StageResult) -> dict[str, tuple[str, str]]:
     """The links of a stage → (text, address): only those that a browser opens, so none of an offline run."""
-    record = read_wandb_record(folder)
-    found = {"wandb": ("W&B run", record.url if record is not None else "")}
+    records = {tracker: read_tracker_record(folder, tracker) for tracker in TITLES}
+    found = {name: (f"{TITLES[name]} run", record.url) for name, record in records.items() if record is not None}
     if isinstance(result, PublishResult):
         if result.status == "published":
             found["published"] = (f"Published: {result.repo_id} {result.tag}".rstrip(), result.location)

@@ -39,7 +39,7 @@ from titanflow.nightly.table import read_nights
 from titanflow.planning.plan import make_plan
 from titanflow.runs.errors import StageError, write_error
 from titanflow.runs.manifest import Manifest
-from titanflow.runs.results import PrepareResult, PublishResult, WandbRecord, write_result
+from titanflow.runs.results import PrepareResult, PublishResult, TrackerRecord, write_result
 
 
 def write_stage(folder, name, run, right):
@@ -77,7 +77,7 @@ def write_stage(folder, name, run, right):
         checkpoint = run / name / "checkpoint" / "step-12"
         there = {"export": run / name / "export", "export_digests": digests, "checkpoint": checkpoint, "step": 12}
         write_result(folder, train_result(name, **there))
-        record = WandbRecord(id="1", mode="online", url=f"https://wandb.ai/{run.name}")
+        record = TrackerRecord(id="1", mode="online", url=f"https://wandb.ai/{run.name}")
         (folder / "wandb.json").write_text(record.model_dump_json())
 
 

@@ -64,16 +64,17 @@ def uninterrupted(shared_bench: Workbench) -> StageRun:
 
 @pytest.fixture(scope="session")
 def killed(shared_bench: Workbench) -> StageRun:
-    """As above with TensorBoard, killed by SIGKILL past a checkpoint, with all that it started, and run again.
+    """As above with every tracker, killed by SIGKILL past a checkpoint, with all that it started, and run again.
 
     Its checkpoints are saved in the background.
     """
     settings = {
         "validation": {"enable": True, "freq": 100, "local_batch_size": 4},
-        "metrics": {"enable_wandb": True, "enable_tensorboard": True},
+        "metrics": dict.fromkeys((f"enable_{name}" for name in ("wandb", "tensorboard", "trackio", "mlflow")), True),
         "checkpoint": {"async_mode": "async"},
     }
-    run = shared_bench.stage("killed", LONG, settings)
+    # Three folders deep, as in a workspace, where the trackers' stores lie.
+    run = shared_bench.stage("workspace/test/test/killed", LONG, settings)
     with closing(shared_bench.start(run, ranks=1)) as process:
         wait_for(lambda: last_step(run) > 60, process)
         kill_family(process)

@@ -24,7 +24,7 @@ from titan.evaluate.kept import KEPT_FOLDER, KeptScores
 from titan.evaluate.lm.backends import Loading, load_lm, load_transformers
 from titan.evaluate.lm.cache import CACHE_FOLDER, cached
 from titan.evaluate.lm.model import Scored, check_unchanged, evaluate_task, model_loadings
-from titan.evaluate.log_scores import log_to_wandb
+from titan.evaluate.log_scores import log_scores
 from titan.evaluate.ranks import Ranks
 from titan.evaluate.scores import merge_results, metric_scores, side_by_side, write_results, write_samples
 from titan.evaluate.tasks import load_task, prepare_tasks, prepared_items, reference, task_manager
@@ -193,9 +193,7 @@ def _result(
         versions=_versions(),
         seconds=seconds,
     )
-    if settings.wandb:
-        result.wandb = log_to_wandb(run, result)
-        result.wandb_id = result.wandb.id
+    result.trackers = log_scores(run, settings, result)
     return result
 
 

@@ -30,7 +30,7 @@ KEPT_FOLDER = "scored"
 """Lies beside the stages' folders: a stage that runs again has its own folder moved aside."""
 ELSEWHERE = {
     *("tasks", "include_path", "data", "models", "remote_code"),
-    *("examples", "wandb", "log_samples", "launcher", "cache_requests"),
+    *("examples", "wandb", "trackio", "mlflow", "log_samples", "launcher", "cache_requests"),
 }
 """Settings that change no score, or count by the contents of the files that they name."""
 VERSION = 3

@@ -1,8 +1,8 @@
 """Whether a published model is what was published: its bytes, that it loads, and what it says.
 
-``python -m titan.inference.verify FOLDER_OR_REPO [--revision R] [--json]`` ends with 0 where all is as it was
-published, with 1 where something isn't, and with 2 where there is nothing to verify. Hashes come first: nothing is
-loaded of a folder whose bytes are others.
+``python -m titan.inference.verify FOLDER_OR_REPO [--revision R] [--key PUBLIC.pem] [--json]`` ends with 0 where all is
+as it was published, with 1 where something isn't, and with 2 where there is nothing to verify. Hashes come first:
+nothing is loaded of a folder whose bytes are others.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from titanflow.common.hub_endpoint import hub_endpoint, use_plain_transfer
 from titanflow.common.hub_names import is_revision
 from titanflow.publish.bundle import LINEAGE
 from titanflow.publish.integrity import Check, check_folder, check_tree
+from titanflow.publish.signing.key import read_public_key
 
 KINDS = {"a file": Path.is_file, "a pipe": Path.is_fifo, "a socket": Path.is_socket, "a device": Path.is_char_device}
 """What a path may be instead of a folder, and how to find out without opening it."""
@@ -50,13 +51,15 @@ class Verified:
         return {**asdict(self), "folder": str(self.folder), "passed": self.passed}
 
 
-def verify(source: str, revision: str | None = None) -> Verified:
+def verify(source: str, revision: str | None = None, key: str | None = None) -> Verified:
     """Verifies a published folder, or a repository ``owner/name`` on the Hub.
 
     ``revision`` is a repository's branch, tag or commit. By default it is the head of ``main``, which everyone loads;
-    that must have a tag, which marks what was published.
+    that must have a tag, which marks what was published. ``key`` is the file of the public key that its signature
+    has to fit.
     """
     checks: list[Check] = []
+    public_key = read_public_key(key) if key is not None else None
     try:
         is_folder, is_path = bool(source) and Path(source).is_dir(), os.path.lexists(Path(source).parent)
         if is_folder:
@@ -68,7 +71,7 @@ def verify(source: str, revision: str | None = None) -> Verified:
             folder, commit, checks = download(source, revision)
         else:
             raise ConfigError(no_folder(source))
-        by_list, content = check_folder(folder)
+        by_list, content = check_folder(folder, public_key)
     except OSError as error:  # a folder without rights, a name that no system takes
         expected = "a folder, or owner/name on the Hub"
         raise ConfigError(Problem(f"{source} can't be read: {error.strerror}", expected=expected)) from None
@@ -235,13 +238,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m titan.inference.verify", description=__doc__)
     parser.add_argument("source", help="a folder that was published to, or owner/name on the Hub")
     parser.add_argument("--revision", help="of a repository: a branch, a tag or a commit (main unless given)")
+    parser.add_argument("--key", help="the public key (PEM) of whoever should have signed it")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args(arguments)
     # When transformers loads the folder, it has nothing to ask or tell the user.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         with collector_at_rest():
-            verified = verify(given.source, given.revision)
+            verified = verify(given.source, given.revision, given.key)
     except TitanflowError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -11,10 +11,11 @@ from torchtitan.components.metrics import BaseLogger
 from torchtitan.config import JobConfig
 from torchtitan.tools.logging import logger
 
+from titan.tracking.stores.store_logger import StoreLogger
 from titan.tracking.tensorboard_logger import TensorBoardLogger
 from titan.tracking.wandb_logger import WandbLogger
 from titanflow.runs.contract import StageRun
-from titanflow.runs.wandb_record import wandb_mode
+from titanflow.runs.tracker_record import asked_trackers
 
 
 class ForgivingLoggers(BaseLogger):
@@ -46,7 +47,7 @@ class ForgivingLoggers(BaseLogger):
             try:
                 getattr(one, method)(*args)
             except Exception as error:
-                logger.error(f"{type(one).__name__} failed and is left out from here on: {error}")
+                logger.error(f"{getattr(one, 'name', type(one).__name__)} failed and is left out from here on: {error}")
                 self.inner.remove(one)
 
 
@@ -54,8 +55,8 @@ def stage_loggers(run: StageRun, job_config: JobConfig, is_metrics_rank: bool) -
     """The loggers that ``metrics`` asks for; with ``save_for_all_ranks`` TensorBoard has a folder for each rank."""
     config = job_config.metrics
     found: list[Any] = []
-    if config.enable_wandb and is_metrics_rank and wandb_mode() != "disabled":
-        found.append(WandbLogger(run))
+    asked = asked_trackers({"metrics": vars(config)}) if is_metrics_rank else []
+    found += [WandbLogger(run) if tracker == "wandb" else StoreLogger(run, tracker) for tracker in asked]
     if config.enable_tensorboard and (is_metrics_rank or config.save_for_all_ranks):
         folder = Path(run.folder) / config.save_tb_folder
         found.append(TensorBoardLogger(folder / f"rank_{dist.get_rank()}" if config.save_for_all_ranks else folder))

@@ -8,7 +8,7 @@ from typing import Any
 from titan.tracking.wandb_files import is_final, keep_steps, recordings, steps
 from titan.tracking.wandb_run import end_run, open_run
 from titanflow.runs.contract import StageRun
-from titanflow.runs.wandb_record import read_wandb_record, wandb_mode
+from titanflow.runs.tracker_record import read_tracker_record, tracker_mode
 
 
 class WandbLogger:
@@ -27,7 +27,7 @@ class WandbLogger:
     def begin(self, rows: Mapping[int, Mapping[str, float]]) -> None:
         """Opens the run, and completes its history to ``rows``."""
         # A server tells which steps it has.
-        missing = set(rows) if wandb_mode() == "online" else self._take_back(rows)
+        missing = set(rows) if tracker_mode("wandb") == "online" else self._take_back(rows)
         self.opened, record = open_run(self.run)
         if record.mode == "online":
             self._final = self.opened.starting_step - 1
@@ -37,7 +37,7 @@ class WandbLogger:
 
     def _take_back(self, rows: Mapping[int, Mapping[str, float]]) -> set[int]:
         """Removes all but the steps of ``rows`` from earlier recordings; returns the steps that none holds."""
-        stored = read_wandb_record(self.run.folder)
+        stored = read_tracker_record(self.run.folder, "wandb")
         # The last row may lack its validation, and W&B can complete a row only within one process.
         missing = set(rows) - {max(rows, default=0)}
         for recording in recordings(self.run.folder, stored.id) if stored else ():
@@ -53,7 +53,7 @@ class WandbLogger:
             self.opened.log(dict(metrics), step=step)
 
     def complete(self) -> None:
-        """Leaves the run open for :func:`titan.tracking.wandb_run.record_model`."""
+        """Leaves the run open for :func:`titan.tracking.wandb_run.record_in_wandb`."""
 
     def close(self) -> None:
         if self.opened is not None:

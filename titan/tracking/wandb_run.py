@@ -7,15 +7,13 @@ import os
 import sys
 from typing import Any, cast
 
+from titan.tracking.lineage import used_artifacts
 from titan.tracking.metric_names import AXIS, SECTIONS
-from titan.tracking.wandb_lineage import model_artifact, used_artifacts
-from titanflow.common.credentials import redact
+from titan.tracking.run_record import begin_record, notes, run_config
 from titanflow.common.errors import StageFailed
-from titanflow.common.files import write_text_atomically
 from titanflow.runs.contract import StageRun
-from titanflow.runs.manifest import git_revision
-from titanflow.runs.results import TrainResult, WandbRecord
-from titanflow.runs.wandb_record import WANDB_FILE, read_wandb_record, wandb_mode, wandb_record
+from titanflow.runs.results import ArtifactRecord, TrackerRecord
+from titanflow.runs.tracker_record import note, read_tracker_record, tracker_mode
 
 PATIENCE = {"WANDB_INIT_TIMEOUT": "30", "WANDB_FINISH_TIMEOUT": "60"}
 """Seconds for a W&B server to start a run, and to take the rest of the data at its end."""
@@ -23,13 +21,13 @@ NO_NETWORK = {"WANDB_ERROR_REPORTING": "false"}
 """Otherwise wandb 0.31 sends telemetry, or tries to, even from an offline run."""
 
 
-def open_run(run: StageRun) -> tuple[Any, WandbRecord]:
+def open_run(run: StageRun) -> tuple[Any, TrackerRecord]:
     """Opens or continues the stage's run, and records it in the stage's folder.
 
     Raises:
         StageFailed: W&B isn't installed. If it can't open a run, it raises its own errors.
     """
-    quiet = {"WANDB_SILENT": "true"} if wandb_mode() == "online" else {"WANDB_SILENT": "true", **NO_NETWORK}
+    quiet = {"WANDB_SILENT": "true"} if tracker_mode("wandb") == "online" else {"WANDB_SILENT": "true", **NO_NETWORK}
     for name, value in {**quiet, **PATIENCE}.items():
         os.environ.setdefault(name, value)
     try:
@@ -38,12 +36,7 @@ def open_run(run: StageRun) -> tuple[Any, WandbRecord]:
         raise StageFailed(
             f"W&B can't be imported ({error}): `pip install wandb`, or metrics.enable_wandb: false"
         ) from error
-    model = run.config.get("model") or {}
-    record = wandb_record(run, " ".join(str(model[key]) for key in ("name", "flavor") if key in model))
-    record.used = used_artifacts(run)
-    # Before the server knows the run, so that a killed start continues in the same one.
-    note(run, record)
-    commit = git_revision()
+    record = begin_record(run, "wandb")
     opened = wandb.init(
         project=record.project,
         entity=record.entity or None,
@@ -52,8 +45,7 @@ def open_run(run: StageRun) -> tuple[Any, WandbRecord]:
         name=record.name,
         id=record.id,
         tags=record.tags,
-        # The task sets WANDB_NOTES to the experiment's file.
-        notes="; ".join(part for part in (os.environ.get("WANDB_NOTES", ""), commit and f"code {commit}") if part),
+        notes=notes(),
         config=run_config(run, record),
         dir=str(run.folder),
         mode=cast(Any, record.mode),
@@ -64,30 +56,8 @@ def open_run(run: StageRun) -> tuple[Any, WandbRecord]:
         opened.define_metric(f"{section}/*", step_metric=AXIS)
     record.entity, record.url = record.entity or opened.entity or "", opened.url or ""
     record.folders = sorted(path.name for path in (run.folder / "wandb").glob(f"*run-*-{record.id}"))
-    note(run, record)
+    note(run.folder, "wandb", record)
     return opened, record
-
-
-def note(run: StageRun, record: WandbRecord) -> None:
-    write_text_atomically(run.folder / WANDB_FILE, record.model_dump_json(indent=2) + "\n")
-
-
-def run_config(run: StageRun, record: WandbRecord) -> dict[str, Any]:
-    """The run's config in W&B: the resolved ``run.yaml`` without anything like a token."""
-    settings = run.model_dump(mode="json", exclude={"origins"})
-    settings["artifacts_used"] = [artifact.model_dump() for artifact in record.used]
-    return redacted(settings)
-
-
-def redacted(value: Any) -> Any:
-    """A copy without tokens and URLs' credentials in its texts."""
-    if isinstance(value, dict):
-        return {key: redacted(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [redacted(one) for one in value]
-    if isinstance(value, str):
-        return redact(redact(value), os.environ.get("WANDB_API_KEY"))
-    return value
 
 
 def end_run(opened: Any) -> None:
@@ -110,16 +80,16 @@ def open_here() -> Any:
     return getattr(sys.modules.get("wandb"), "run", None)
 
 
-def record_model(run: StageRun, result: TrainResult) -> WandbRecord:
-    """Adds the stage's model to its run, if that ever began, and ends the run.
+def record_in_wandb(run: StageRun, logged: list[ArtifactRecord]) -> TrackerRecord:
+    """Adds what a training stage made to its run, if that ever began, and ends the run.
 
     The record is complete even if W&B didn't take the model.
     """
-    record = read_wandb_record(run.folder) or WandbRecord(mode="disabled")
-    record.used, record.logged = used_artifacts(run), [model_artifact(run, result)]
+    record = read_tracker_record(run.folder, "wandb") or TrackerRecord(mode="disabled")
+    record.used, record.logged = used_artifacts(run), logged
     if not record.folders:
         record.id = ""
-    if not record.id or wandb_mode() == "disabled":
+    if not record.id or tracker_mode("wandb") == "disabled":
         return record
     try:
         opened = open_here()
@@ -134,7 +104,7 @@ def record_model(run: StageRun, result: TrainResult) -> WandbRecord:
     return record
 
 
-def link_artifacts(opened: Any, record: WandbRecord) -> None:
+def link_artifacts(opened: Any, record: TrackerRecord) -> None:
     """Tells W&B the run's inputs (only online) and outputs, as references: names, sizes and digests, no contents."""
     import wandb
 

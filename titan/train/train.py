@@ -20,7 +20,8 @@ from titan.process.interrupt import Interruption, leave
 from titan.process.open_files import allow_all_files
 from titan.process.own_job import end_with_job
 from titan.process.quiet import quiet_torchtitan
-from titan.tracking.wandb_run import end_open_run, record_model
+from titan.tracking.model_record import record_model
+from titan.tracking.wandb_run import end_open_run
 from titan.train.inheritance import check_inheritance, inherited_args
 from titanflow.architectures.base import BaseArchitecture, begins_with, tokenizer_digest
 from titanflow.architectures.hf_snapshot import repository_of
@@ -189,7 +190,7 @@ def finish(
     table: list[InheritanceRow],
     peak_memory: int | None = None,
 ) -> None:
-    """Exports the last checkpoint if the family has an export, ends the W&B run, and writes ``result.json``."""
+    """Exports the last checkpoint if the family has an export, tells the trackers, and writes ``result.json``."""
     from titan.models.huggingface import refusal
     from titan.models.lora import trainable_parameters
     from titan.train.train_spec import describe_model
@@ -220,8 +221,7 @@ def finish(
         print(f"no export: {reason}", flush=True)
     else:
         result = result.model_copy(update=export(run, checkpoint))
-    result.wandb = record_model(run, result)
-    result.wandb_id = result.wandb.id
+    result.trackers = record_model(run, result)
     write_result(run.folder, result)
 
 

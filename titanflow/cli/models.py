@@ -31,11 +31,14 @@ def verify(
     revision: Annotated[
         str | None, typer.Option("--revision", help="A branch, tag or commit; by default main.")
     ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help="The public key (PEM) of whoever should have signed it.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a published model: its hashes, that it loads, and that it answers as it did when it was evaluated."""
-    revisions = [] if revision is None else [f"--revision={revision}"]
-    start_module("titan.inference.verify", *revisions, *(["--json"] if as_json else []), "--", published)
+    """Check a published model: its hashes and signature, that it loads, and answers as when it was evaluated."""
+    options = [*([] if revision is None else [f"--revision={revision}"]), *([] if key is None else [f"--key={key}"])]
+    start_module("titan.inference.verify", *options, *(["--json"] if as_json else []), "--", published)
 
 
 def chat(

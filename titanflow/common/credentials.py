@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 
-TOKEN_PATTERN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?<=://)[^/@\s]+@")
-"""A token in the Hub's own format, or the credentials in a URL."""
+TOKEN_PATTERN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?<=://)[^/@\s]+@|(?<=[?&]write_token=)[^&\s]+")
+"""A token in the Hub's own format, or the credentials in a URL, where Trackio's stand in the query."""
 
 SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSW", "PASSPHRASE")
 """Words in the names of environment variables that hold secrets."""

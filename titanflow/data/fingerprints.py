@@ -29,7 +29,7 @@ DATA_VERSION = 8
 """Raise it whenever the same data would be prepared into other bytes."""
 DIGESTS_FILE = "digests.json"
 # Keys that say where rows are, not what is in them.
-_NOT_CONTENT = ("name", "path", "dataset", "streaming", "mixture")
+_NOT_CONTENT = ("name", "path", "dataset", "streaming", "mixture", "license", "link")
 _RENDERED = ("template", "template_args", "turns", "tool_arguments")
 # Smaller files are hashed each time: that takes no time, and can't be wrong.
 _REMEMBERED_SIZE = 32 << 20

@@ -28,7 +28,7 @@ from titanflow.runs.results import (
     is_stderr,
     result_of,
 )
-from titanflow.runs.wandb_record import newest_url
+from titanflow.runs.tracker_record import newest_url
 
 COLUMNS = ("night", "state", "loss", "scores", "against the last", "time", "link or cause")
 

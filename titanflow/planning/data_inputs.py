@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from titanflow.planning.preparation import Preparation
 
 
+STATED = ("license", "link")
+"""Keys of a source that say something of its rows, and change none."""
+
+
 def add_data(inputs: StageInputs, module: Module, preparation: Preparation) -> None:
     """Adds a module's tokenizer, its rows, and the weights that it begins with."""
     initial = preparation.initial.get(module.name)
@@ -28,7 +32,8 @@ def add_data(inputs: StageInputs, module: Module, preparation: Preparation) -> N
             inputs.add(f"{module.name}.{dotted}", value, _origin(module, dotted))
         if module.trains and has_data(module, section) and module.config[section]["streaming"]:
             # A stream is read only while it is trained on, so its config counts, not its content.
-            for key, value in flatten({section: module.config[section], "chat": module.config["chat"]}).items():
+            read = {key: value for key, value in module.config[section].items() if key not in STATED}
+            for key, value in flatten({section: read, "chat": module.config["chat"]}).items():
                 inputs.add(f"{module.name}.{key}", value, _origin(module, key))
 
 

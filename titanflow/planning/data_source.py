@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from titanflow.common.digests import digest
 from titanflow.config.checks.module import has_data
 from titanflow.config.division import sources
 from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
-from titanflow.data.fingerprints import data_files
+from titanflow.data.fingerprints import data_files, data_name
 from titanflow.files.yaml_source import display
+from titanflow.runs.contract import DataOrigin, StageName, StageRun
 from titanflow.runs.inputs import SourceFile
 
 SECTIONS = {"data": "train", "validation_data": "validation"}
@@ -36,6 +37,35 @@ def read_sources(experiment: Experiment) -> Iterator[tuple[Module, str, dict[str
         for section in read_sections(module):
             for key, data in sources(module.config[section], section).items():
                 yield module, key, data
+
+
+def data_origins(experiment: Experiment) -> list[DataOrigin]:
+    """The sources of all rows that are trained on, in the order of the modules."""
+    return [
+        DataOrigin(
+            stage=cast(StageName, module.stage),
+            name=data_name(data),
+            member=key.partition(".mixture.sources.")[2],
+            dataset=data.get("dataset") or "",
+            revision=data.get("revision") or "",
+            license=data.get("license") or "",
+            link=data.get("link") or "",
+        )
+        for module, key, data in read_sources(experiment)
+        if module.trains and key.partition(".")[0] == "data"
+    ]
+
+
+def unstated_licenses(run: StageRun) -> list[str]:
+    """A warning if the card of a model will say of its data that no licence is stated.
+
+    What a Hub dataset's own card says isn't known before the data is fetched.
+    """
+    names = list(dict.fromkeys(one.name for one in run.trained_on if not one.license and not one.dataset))
+    if not names or run.config.get("target") != "hub":
+        return []
+    card = f'the card will say license: {run.config["license"]}, and of the data {", ".join(names)} "not stated"'
+    return [f"publish: {card}. `license:` beside the data's source states it"]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from titanflow.planning.data_inputs import add_data
 from titanflow.planning.evaluation.models import models_state
 from titanflow.planning.origin.initial_weights import PATH
 from titanflow.planning.preparation import Preparation
+from titanflow.publish.settings import read_settings
+from titanflow.publish.signing.key import read_sign_key
 from titanflow.runs.contract import StageRun
 from titanflow.runs.inputs import StageInputs
 
@@ -44,12 +46,16 @@ NO_EFFECT = {
     "checkpoint.keep_latest_k",
     "checkpoint.async_mode",
     "wandb",
+    "trackio",
+    "mlflow",
     "log_samples",
     "token_block",
+    "sign_key",
     "include_path",
     "cache_requests",
 }
-"""Sections and keys that don't change a result; data, tokenizer, chat and tasks count by their content."""
+"""Sections and keys that don't change a result; data, tokenizer, chat, tasks and the key that signs count by their
+content."""
 
 
 def stage_inputs(
@@ -77,6 +83,14 @@ def stage_inputs(
     if run.stage == "evaluate":
         _add_tasks(inputs, module, run, recorded.values if recorded else {})
         _add_models(inputs, module, run)
+    if run.stage == "publish" and (key := read_sign_key(read_settings(run))):
+        inputs.add(f"{module.name}.sign_key: public key", key.fingerprint, module.origins.get("sign_key", ""))
+    for one in run.trained_on:
+        # What is stated of a source changes the card, and no stage before.
+        section = ".".join(filter(None, (one.stage, "data", one.member)))
+        stated = {"license": one.license, "link": one.link}
+        for name in filter(stated.get, stated):
+            inputs.add(f"{section}.{name}", stated[name])
     for stage, fingerprint in parents.items():
         inputs.add(f"parent.{stage}", fingerprint)
     inputs.add("version.titanflow", titanflow.__version__, "installed")

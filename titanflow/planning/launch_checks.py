@@ -18,6 +18,7 @@ from titanflow.planning.cluster.job_checks import job_problems, pod_problems
 from titanflow.planning.launch import MODULES, is_under_torchrun
 from titanflow.runs import torchrun
 from titanflow.runs.contract import StageRun
+from titanflow.runs.tracker_record import TITLES, asked_trackers
 
 if TYPE_CHECKING:
     from titanflow.planning.stage_plan import StagePlan
@@ -72,7 +73,7 @@ def launch_problems(run: StageRun) -> list[Problem]:
         extra, hint = GGUF_PACKAGES, 'install them: `pip install "titanflow[gguf]"`; or leave publish.gguf out'
     missing = [name for name in (*PACKAGES[run.stage], *extra) if importlib.util.find_spec(name) is None]
     problems = [Problem(f"there is no package {name!r}", key, expected=here, hint=hint) for name in missing]
-    problems += pod_problems(run)
+    problems += [*tracker_problems(run), *pod_problems(run)]
     if not is_importable(MODULES[run.stage]):
         problems.append(Problem(f"there is no module {MODULES[run.stage]!r}", key, expected=here, hint=hint))
     if is_under_torchrun(run) and "torch" not in missing and not is_importable(torchrun.MODULE):
@@ -86,6 +87,20 @@ def launch_problems(run: StageRun) -> list[Problem]:
         StageRun.model_validate(run.model_dump(mode="json"))
     except ValidationError as error:
         problems.append(Problem(f"its run.yaml couldn't be read back: {error}", key))
+    return problems
+
+
+def tracker_problems(run: StageRun) -> list[Problem]:
+    """The trackers that a stage asks for and whose package is missing."""
+    problems = []
+    for tracker in asked_trackers(run.config):
+        if importlib.util.find_spec(tracker) is None:
+            key = tracker if run.stage == "evaluate" else f"metrics.enable_{tracker}"
+            package = "wandb" if tracker == "wandb" else f"'titanflow[{tracker}]'"
+            hint = f"pip install {package}, or set it to false"
+            found = f"found true, and {TITLES[tracker]}'s package {tracker!r} is not installed"
+            where = f"found by {sys.executable}"
+            problems.append(Problem(found, f"{run.stage}.{key}", run.origins.get(key, ""), where, hint))
     return problems
 
 

@@ -23,6 +23,7 @@ from titanflow.nightly.night import Night
 from titanflow.nightly.planning import as_night
 from titanflow.planning.cluster.job_words import job_words
 from titanflow.planning.data_mistakes import check_streams
+from titanflow.planning.data_source import data_origins, unstated_licenses
 from titanflow.planning.evaluation.models import BASE, check_models, check_publishable
 from titanflow.planning.evaluation.tasks import check_tasks
 from titanflow.planning.forecast.forecasts import add_forecasts
@@ -112,6 +113,8 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
     _check_devices(stages, config, runs_here)
     config.warnings += check_tasks(stages, config.modules)
     config.warnings += check_launches(stages, runs_here)
+    for plan in stages:
+        config.warnings += unstated_licenses(plan.run) if plan.state != "CACHED" else []
     add_forecasts(stages, config, workspace, runs_here)
     return Plan(config.exp_name, name, folder, stages, config, anew, night)
 
@@ -207,6 +210,7 @@ def _stage_run(
         stages=stages,
     )
     if stage == "publish":
+        stage_run.trained_on = data_origins(config)
         if problems := data_secrets(config.modules.values()):
             raise ConfigError(problems)
         if problems := gguf_tokenizer_problems(config, preparation.tokenizers):

@@ -31,7 +31,9 @@ SAMPLES = "titanflow_samples.json"
 LOSS_CURVE = "loss.svg"
 MODELFILE = "Modelfile"
 """By it Ollama runs a GGUF file."""
-WRITTEN = (CARD, LINEAGE, SAMPLES, LOSS_CURVE, MODELFILE)
+SIGNATURE = "model.sig"
+"""Signs all other files, if there is a key: :mod:`titanflow.publish.signing.signature`."""
+WRITTEN = (CARD, LINEAGE, SAMPLES, LOSS_CURVE, MODELFILE, SIGNATURE)
 """The files that publishing itself writes beside the exported ones."""
 REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 EXPORTED = (*REQUIRED, "generation_config.json", "special_tokens_map.json", "chat_template.jinja", INDEX)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from titanflow.common.digests import file_digest
 from titanflow.common.errors import DataError, Problem
-from titanflow.publish.bundle import LINEAGE, difference, file_entry
+from titanflow.publish.bundle import LINEAGE, SIGNATURE, difference, file_entry
+from titanflow.publish.signing.signature import UNSIGNED, wrong_signature
 from titanflow.runs.contract import RESULT_FILE
 from titanflow.runs.results import PublishResult
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 SEAL = "sha256"
 """The last key of ``titanflow.json``: the SHA-256 of the file without this key."""
-IGNORED = (".git", ".gitattributes", ".cache")
-"""Files that git, the Hub and its client put beside a model; nothing loads them."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,10 @@ def read_sealed(data: bytes) -> dict[str, Any] | None:
     return content if seal(content) == data else None
 
 
-def check_folder(folder: Path) -> tuple[list[Check], dict[str, Any]]:
-    """Compares a folder with its ``titanflow.json`` and, if it lies in a run, with the run's record.
+def check_folder(folder: Path, key: Path | None = None) -> tuple[list[Check], dict[str, Any]]:
+    """Compares a folder with its ``titanflow.json`` and signature and, if it lies in a run, with the run's record.
+
+    ``key`` is the public key of whoever should have signed it.
 
     Returns:
         the checks, and the content of ``titanflow.json``; empty if it can't be trusted.
@@ -73,10 +74,11 @@ def check_folder(folder: Path) -> tuple[list[Check], dict[str, Any]]:
         raise DataError(Problem(f"no {LINEAGE}", origin=str(folder), expected="a published model", hint=hint))
     content = read_sealed((folder / LINEAGE).read_bytes())
     digests = {name: _digest(path) for name, path in _files(folder).items()}
-    checks = _against_run(folder, digests)
+    checks = [*_signature(folder, digests, (content or {}).get("signed_by", ""), key), *_against_run(folder, digests)]
     if content is None:
         return [Check(LINEAGE, False, "changed since it was written: its own digest doesn't fit"), *checks], {}
-    del digests[LINEAGE]
+    # The list can't hold its own hash, nor that of the signature over it.
+    digests = {name: found for name, found in digests.items() if name not in (LINEAGE, SIGNATURE)}
     listed = content.get("files")
     if not isinstance(listed, dict):
         return [Check(LINEAGE, False, "lists no files"), *checks], {}
@@ -93,7 +95,7 @@ def _files(folder: Path) -> dict[str, Path]:
     """Each file by its name; a link counts as one, as the Hub's cache consists of links."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
     named = {path.relative_to(folder): path for path in paths}
-    return {name.as_posix(): path for name, path in named.items() if name.parts[0] not in IGNORED}
+    return {name.as_posix(): path for name, path in named.items() if name.parts[0] not in UNSIGNED}
 
 
 def _digest(path: Path) -> str:
@@ -104,6 +106,18 @@ def _digest(path: Path) -> str:
         return file_digest(path)
     except OSError as error:
         return f"can't be read: {error.strerror}"
+
+
+def _signature(folder: Path, digests: Mapping[str, str], signed_by: str, key: Path | None) -> list[Check]:
+    """One check of the signature; none if nobody says that there is one."""
+    if SIGNATURE not in digests:
+        said = f"is missing: {LINEAGE} says that the key {signed_by} signed this" if signed_by else "there is none"
+        return [Check(SIGNATURE, False, said)] if signed_by or key is not None else []
+    if key is None:
+        return [Check(SIGNATURE, True, "is there; no key was given to check it: --key PUBLIC.pem")]
+    if wrong := wrong_signature(folder, digests, key):
+        return [Check(SIGNATURE, False, f"doesn't fit the files and the key {key}: {wrong}")]
+    return [Check(SIGNATURE, True, f"signed by the owner of {key}, every file of it")]
 
 
 def _against_list(folder: Path, found: Mapping[str, str], listed: Mapping[str, str]) -> list[Check]:

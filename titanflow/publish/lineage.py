@@ -25,19 +25,19 @@ from titanflow.nightly.night import Night, Parent
 from titanflow.publish.bundle import Bundle, is_published
 from titanflow.publish.card.training_data import prepared_datasets
 from titanflow.publish.integrity import seal
-from titanflow.runs.contract import EXPORT_FOLDER, RESULT_FILE, RUN_FILE, TASKS_FOLDER, TRAINED, StageRun
+from titanflow.runs.contract import EXPORT_FOLDER, RESULT_FILE, RUN_FILE, TASKS_FOLDER, TRAINED, DataOrigin, StageRun
 from titanflow.runs.manifest import Manifest, StageRecord
-from titanflow.runs.results import EvaluateResult, GateDecision, GgufFile, TrainResult, read_result
+from titanflow.runs.results import EvaluateResult, GateDecision, GgufFile, TrainResult, read_result, tracked_ids
 from titanflow.runs.training import finished_training
 
 TRAIN_FIELDS = {
     "step", "tokens", "first_loss", "loss", "validation_loss", "seq_len", "parameters", "trainable_parameters",
     "model_name", "flavor", "model_args", "inheritance", "base_model", "tokenizer_digest", "export_digests",
-    "parity", "wandb_id", "versions",
+    "parity", "versions",
 }  # fmt: skip
 EVALUATE_FIELDS = {
     "scores", "samples", "n_shot", "task_versions", "higher_is_better", "reference", "limit", "contamination", "seeds",
-    "digests", "wandb_id", "versions",
+    "digests", "versions",
 }  # fmt: skip
 
 
@@ -88,7 +88,8 @@ class Lineage:
     ``datasets`` has the ``dataset.json`` of each folder of prepared data. ``gate`` is the decision to publish; ``last``
     has the replaced model's run and scores, in the form of its ``titanflow.json``. ``kept`` lists, for each stage that
     was used although the config differs, the differing keys. ``continues`` is the night whose weights the pretraining
-    began with. ``gguf`` has the files for llama.cpp by name, with their proof.
+    began with. ``gguf`` has the files for llama.cpp by name, with their proof. ``trained_on`` has the sources of the
+    trained stages' rows.
     """
 
     experiment: str
@@ -104,6 +105,7 @@ class Lineage:
     kept: dict[str, list[str]] = field(default_factory=dict)
     continues: Parent | None = None
     gguf: Mapping[str, GgufFile] = field(default_factory=dict)
+    trained_on: tuple[DataOrigin, ...] = ()
 
     @property
     def published(self) -> TrainedStage:
@@ -151,6 +153,7 @@ def read_lineage(run: StageRun, model: str) -> Lineage:
         datasets=prepared_datasets(run.folder.parent),
         kept={name: kept_keys(record) for name, record in manifest.stages.items() if record.kept},
         continues=night.parent if night else None,
+        trained_on=tuple(one for one in run.trained_on if one.stage in upto),
     )
 
 
@@ -211,14 +214,21 @@ def no_number(constant: str) -> None:
     """JSON has no NaN and no infinities: they become null."""
 
 
-def lineage_json(lineage: Lineage, bundle: Bundle) -> bytes:
-    """The bytes of ``titanflow.json``; ``bundle`` is everything else that is published."""
+def lineage_json(lineage: Lineage, bundle: Bundle, signed_by: str = "") -> bytes:
+    """The bytes of ``titanflow.json``; ``bundle`` is everything else that is published but the signature.
+
+    ``signed_by`` is the fingerprint of the key that will sign it all.
+    """
     stages = {stage.name: trained_json(stage) for stage in lineage.trained}
     evaluated = lineage.evaluation
     if evaluated is not None:
         evaluation = json.loads(evaluated.result.model_dump_json(include=EVALUATE_FIELDS), parse_constant=no_number)
         evaluation["digests"] = {model: publishable(found) for model, found in evaluation["digests"].items()}
-        stages["evaluate"] = {"fingerprint": evaluated.run.fingerprint, **evaluation}
+        stages["evaluate"] = {
+            "fingerprint": evaluated.run.fingerprint,
+            "trackers": tracked_ids(evaluated.result.trackers),
+            **evaluation,
+        }
     content: dict[str, Any] = {
         "titanflow": __version__,
         "git": lineage.git,
@@ -232,6 +242,7 @@ def lineage_json(lineage: Lineage, bundle: Bundle) -> bytes:
         **greedy_json(lineage),
         **gate_json(lineage),
         **({"gguf": {name: proof.model_dump() for name, proof in lineage.gguf.items()}} if lineage.gguf else {}),
+        **({"signed_by": signed_by} if signed_by else {}),
         "files": {name: entry.sha256 for name, entry in sorted(bundle.items())},
     }
     return seal(content)
@@ -252,7 +263,13 @@ def greedy_json(lineage: Lineage) -> dict[str, Any]:
 def trained_json(stage: TrainedStage) -> dict[str, Any]:
     result = json.loads(stage.result.model_dump_json(include=TRAIN_FIELDS), parse_constant=no_number)
     result["export_digests"] = publishable(result["export_digests"])
-    return {"fingerprint": stage.run.fingerprint, "data": stage.data, "config": hyperparameters(stage), **result}
+    return {
+        "fingerprint": stage.run.fingerprint,
+        "data": stage.data,
+        "config": hyperparameters(stage),
+        "trackers": tracked_ids(stage.result.trackers),
+        **result,
+    }
 
 
 def publishable(digests: dict[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from titanflow.common.files import expanded
 from titanflow.config.module import Module
 from titanflow.runs.contract import StageRun
 
-UNPUBLISHED = ("folder", "token_block")
+UNPUBLISHED = ("folder", "token_block", "sign_key")
 """The settings of a publishing that stay on this machine."""
 SHOWN = ("system_instruction", "gen_kwargs")
 """The settings of an evaluation that a card's commands show as written."""

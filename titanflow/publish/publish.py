@@ -17,7 +17,16 @@ from titanflow.common.errors import ConfigError, HubError, Problem
 from titanflow.common.files import expanded
 from titanflow.common.hub_endpoint import hub_client, hub_endpoint, hub_token, use_plain_transfer
 from titanflow.config.keys.after_training import Publish
-from titanflow.publish.bundle import CARD, LINEAGE, SAMPLES, Bundle, bytes_entry, check_evaluated, from_export
+from titanflow.publish.bundle import (
+    CARD,
+    LINEAGE,
+    SAMPLES,
+    SIGNATURE,
+    Bundle,
+    bytes_entry,
+    check_evaluated,
+    from_export,
+)
 from titanflow.publish.folder import preview_folder, write_folder
 from titanflow.publish.gate.figures import figures
 from titanflow.publish.gate.gate import decide
@@ -26,7 +35,8 @@ from titanflow.publish.gate.samples import Samples, read_samples
 from titanflow.publish.gguf import make_files
 from titanflow.publish.lineage import Lineage, lineage_json, read_lineage
 from titanflow.publish.private import private_part
-from titanflow.publish.settings import read_settings, tag_of, unpublishable
+from titanflow.publish.settings import published_name, read_settings, tag_of, unpublishable
+from titanflow.publish.signing.key import read_sign_key
 from titanflow.publish.task_files import scored_numbers, suite_files, task_files
 from titanflow.runs.contract import StageRun
 from titanflow.runs.errors import ERROR_FILE, log_to_stderr, record_failure
@@ -117,7 +127,8 @@ def exported_files(lineage: Lineage, settings: Publish) -> Bundle:
 
 
 def build_bundle(candidate: Candidate, lineage: Lineage, gguf: Bundle) -> Bundle:
-    """The export's files, the ``gguf`` ones, the samples, the card with its files, and the lineage, which lists all."""
+    """The export's files, the ``gguf`` ones, the samples, the card with what comes with it, the lineage, which lists
+    them all, and the signature of all of them, if there is a key for it."""
     from titanflow.publish.card.card import card_files, model_card
 
     written = card_files(lineage)
@@ -128,14 +139,21 @@ def build_bundle(candidate: Candidate, lineage: Lineage, gguf: Bundle) -> Bundle
     if candidate.samples is not None:
         written[SAMPLES] = candidate.samples.to_bytes()
     bundle = {**candidate.exported, **gguf, **tasks, **{name: bytes_entry(data) for name, data in written.items()}}
-    bundle[CARD] = bytes_entry(model_card(lineage, candidate.settings, bundle))
+    key = read_sign_key(candidate.settings)
+    signed_by = key.fingerprint if key is not None else ""
+    bundle[CARD] = bytes_entry(model_card(lineage, candidate.settings, bundle, signed_by))
     # The lineage comes last, as it lists all other files.
-    bundle[LINEAGE] = bytes_entry(lineage_json(lineage, bundle))
+    bundle[LINEAGE] = bytes_entry(lineage_json(lineage, bundle, signed_by))
     for name in (*written, CARD, LINEAGE, *tasks):
         text = bundle[name].source
         if isinstance(text, bytes) and (what := private_part(text.decode(errors="replace"))):
             hint = "look for it in the experiment's names, data names and tags"
             raise ConfigError(Problem(f"would publish {what}", name, hint=hint))
+    if key is not None:
+        from titanflow.publish.signing.signature import sign
+
+        name = published_name(candidate.settings, lineage.experiment)
+        bundle[SIGNATURE] = bytes_entry(sign(name, file_digests(bundle), key))
     return bundle
 
 

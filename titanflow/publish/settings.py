@@ -13,6 +13,7 @@ from titanflow.files.yaml_source import Leaf, Tree
 from titanflow.publish.card.metadata import card_problems
 from titanflow.publish.folder import folder_problems
 from titanflow.publish.private import private_problems
+from titanflow.publish.signing.key import key_problems
 from titanflow.runs.contract import StageRun
 
 
@@ -29,6 +30,7 @@ def read_settings(run: StageRun) -> Publish:
     problems = private_problems(run) or [*check_names(settings, run), *card_problems(settings, run)]
     if settings.target == "folder":
         problems += folder_problems(settings.folder, run)
+    problems += key_problems(settings, run)
     if problems:
         raise ConfigError(problems)
     return settings
@@ -72,7 +74,7 @@ def tag_of(settings: Publish, experiment: str, run: str) -> str:
 
 
 def published_name(settings: Publish, experiment: str) -> str:
-    """The model's name on its card and in the names of its files: the repository's, or experiment and stage."""
+    """The model's name on its card, in its signature and its files' names: the repository's, or experiment and stage."""
     return settings.repo_id.split("/")[-1] if settings.repo_id else f"{experiment}-{settings.model}"
 
 

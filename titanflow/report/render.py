@@ -22,6 +22,7 @@ from titanflow.report.pictures import loss_svgs, smaller_svgs
 from titanflow.report.reconcile import table_rows
 from titanflow.report.sections import evaluated_models, inheritance, masked_rows, result_table, tiles, timings
 from titanflow.runs.contract import TRAINED
+from titanflow.runs.tracker_record import tracked
 
 HERE = Path(__file__).parent
 REPORT_FILE = "report.html"
@@ -47,6 +48,7 @@ def render_report(folder: Path) -> str:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"duration": duration, "export_check": export_check, "breakable": breakable}
+    environment.filters["tracked"] = tracked
     page = environment.get_template("report.html.jinja").render(
         run=run,
         style=Markup((HERE / "report.css").read_text(encoding="utf-8")),

@@ -59,13 +59,28 @@ class PreparedData(Strict):
     validation: Path | None = None
 
 
+class DataOrigin(Strict):
+    """A source of the rows that a stage trains on, as its config names it.
+
+    ``member`` is its name in a mixture, ``license`` and ``link`` are what the config states, if anything.
+    """
+
+    stage: StageName
+    name: str
+    member: str = ""
+    dataset: str = ""
+    revision: str = ""
+    license: str = ""
+    link: str = ""
+
+
 class StageRun(Strict):
     """``run.yaml``: everything a stage needs, resolved.
 
     ``work_group`` and ``user_name`` say whose run it is and change no result. ``config`` has the module's sections as
     the user may write them (of a training torchtitan's and this project's). ``model_overrides`` is flat, without the
     prefix ``model.``. ``stages`` has the folders of this run's other stages, ``base`` that of the stage an sft starts
-    from.
+    from. ``trained_on`` are the sources of the stages before a publishing, as they are stated when that begins.
     """
 
     stage: StageName
@@ -83,6 +98,7 @@ class StageRun(Strict):
     base: Path | None = None
     base_digest: str = ""
     stages: dict[str, Path] = Field(default_factory=dict)
+    trained_on: list[DataOrigin] = Field(default_factory=list)
 
     def placed(self, problems: Iterable[Problem]) -> list[Problem]:
         """Mistakes in the stage's config, each with the origin of its value."""

@@ -24,7 +24,14 @@ from titanflow.runs.changes import Change
 from titanflow.runs.contract import RESULT_FILE, RUN_FILE, STAGES, StageRun, readable
 from titanflow.runs.inputs import StageInputs
 from titanflow.runs.outputs import OutputCheck, OutputFile, at_once
-from titanflow.runs.results import EvaluateResult, InheritanceRow, PublishResult, StageResult, TrainResult, WandbRecord
+from titanflow.runs.results import (
+    EvaluateResult,
+    InheritanceRow,
+    PublishResult,
+    StageResult,
+    TrackerRecord,
+    TrainResult,
+)
 
 MANIFEST_FILE = "manifest.json"
 HASHED_UP_TO = 1 << 30
@@ -56,8 +63,7 @@ class StageRecord(BaseModel):
     inheritance: list[InheritanceRow] = Field(default_factory=list)
     forecast: dict[str, Any] = Field(default_factory=dict)
     prefect_run: str = ""
-    wandb_run: str = ""
-    wandb: WandbRecord | None = None
+    trackers: dict[str, TrackerRecord] = Field(default_factory=dict)
 
     @field_validator("outputs", mode="before")
     @classmethod
@@ -156,7 +162,7 @@ class Manifest(BaseModel):
         files = at_once(lambda path: OutputFile.of(path, known.get(path, "")), paths)
         record.outputs = {str(_relative(path, self.folder)): file for path, file in zip(paths, files, strict=True)}
         record.digest = file_digest(run.folder / RESULT_FILE)
-        record.wandb_run, record.wandb = getattr(result, "wandb_id", ""), getattr(result, "wandb", None)
+        record.trackers = getattr(result, "trackers", {})
         record.inheritance = getattr(result, "inheritance", [])
         self.stages[run.stage] = record
         self._write()

@@ -17,7 +17,7 @@ from titanflow.runs.contract import RESULT_FILE
 
 PLAN_HASHES = 256 << 20
 """Bytes that one plan reads at most of files whose time or inode changed; a run reads all that its stages use."""
-VARYING = {"seconds", "tokens_per_second", "peak_memory_bytes", "wandb_id", "wandb", "versions"}
+VARYING = {"seconds", "tokens_per_second", "peak_memory_bytes", "trackers", "versions"}
 """What a ``result.json`` says of how a stage went, not of what it made: each run of the same stage differs."""
 
 Given = TypeVar("Given")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,7 +45,7 @@ class InheritanceRow(Strict):
 
 
 class ArtifactRecord(Strict):
-    """An artifact as W&B knows it; ``digest`` is this project's own of the content at ``reference``."""
+    """An artifact as a tracker knows it; ``digest`` is this project's own of the content at ``reference``."""
 
     name: str
     type: str
@@ -54,10 +54,11 @@ class ArtifactRecord(Strict):
     aliases: list[str] = Field(default_factory=list)
 
 
-class WandbRecord(Strict):
-    """A stage's W&B run; without an id there is none, and the artifacts are those that it would link.
+class TrackerRecord(Strict):
+    """A stage's run at a tracker; without an id there is none, and the artifacts are those that it would link.
 
-    ``folders`` are its offline recordings for ``wandb sync``, oldest first, relative to the stage's folder.
+    ``url`` is where it lies: a server's page, or the store on this machine (of W&B nothing while it is offline).
+    ``folders`` are W&B's offline recordings for ``wandb sync``, oldest first, relative to the stage's folder.
     """
 
     id: str = ""
@@ -72,6 +73,11 @@ class WandbRecord(Strict):
     folders: list[str] = Field(default_factory=list)
     used: list[ArtifactRecord] = Field(default_factory=list)
     logged: list[ArtifactRecord] = Field(default_factory=list)
+
+
+def tracked_ids(trackers: Mapping[str, TrackerRecord]) -> dict[str, str]:
+    """The id of the run at each tracker that has one."""
+    return {name: record.id for name, record in trackers.items() if record.id}
 
 
 class PrepareResult(Strict):
@@ -119,8 +125,7 @@ class TrainResult(Strict):
     adapter: Path | None = None
     inheritance: list[InheritanceRow] = Field(default_factory=list)
     base_model: str = ""
-    wandb_id: str = ""
-    wandb: WandbRecord = Field(default_factory=WandbRecord)
+    trackers: dict[str, TrackerRecord] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
 
 
@@ -174,8 +179,7 @@ class EvaluateResult(Strict):
     seeds: dict[str, int] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     seconds: float = 0.0
-    wandb_id: str = ""
-    wandb: WandbRecord = Field(default_factory=WandbRecord)
+    trackers: dict[str, TrackerRecord] = Field(default_factory=dict)
 
     @property
     def left_out_text(self) -> str:

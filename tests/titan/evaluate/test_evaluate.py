@@ -21,7 +21,7 @@ from titan.evaluate.log_scores import log_to_wandb
 from titanflow.common.digests import folder_digests
 from titanflow.runs.contract import StageRun
 from titanflow.runs.errors import StageError
-from titanflow.runs.results import EvaluateResult, WandbRecord, read_result
+from titanflow.runs.results import EvaluateResult, read_result
 
 
 @pytest.fixture(scope="module")
@@ -224,12 +224,12 @@ def test_wandb_gets_the_scores_of_all_models_as_one_row(evaluated: Evaluated) ->
         for metric, value in scores.items()
     }
     assert {"eval/sft/tiny_bytes/bits_per_byte", "eval/base/tiny_kind/acc_stderr"} <= set(values)
-    (folder,) = result.wandb.folders
+    (folder,) = result.trackers["wandb"].folders
     assert (run.folder / "wandb" / folder).is_dir()
-    assert folder.endswith(result.wandb_id)
-    assert (result.wandb.group, result.wandb.job_type) == ("tiny/monday", "evaluate")
+    assert folder.endswith(result.trackers["wandb"].id)
+    assert (result.trackers["wandb"].group, result.trackers["wandb"].job_type) == ("tiny/monday", "evaluate")
     # Both stages lack a result of their own here: what was scored is known by its folder.
-    assert [one.type for one in result.wandb.used] == ["dataset", "model", "model"]
+    assert [one.type for one in result.trackers["wandb"].used] == ["dataset", "model", "model"]
 
 
 def test_one_process_equals_two(trained: Trained, evaluated: Evaluated) -> None:
@@ -238,7 +238,7 @@ def test_one_process_equals_two(trained: Trained, evaluated: Evaluated) -> None:
 
     alone = read_result(run.folder)
 
-    changed = {"seconds": 0.0, "wandb_id": "", "wandb": WandbRecord()}
+    changed = {"seconds": 0.0, "trackers": {}}
     assert alone.model_copy(update=changed) == evaluated.result.model_copy(update=changed)
     for path in run.folder.glob("samples_*.jsonl"):
         assert path.read_bytes() == (evaluated.run.folder / path.name).read_bytes()

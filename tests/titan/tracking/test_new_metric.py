@@ -17,7 +17,7 @@ from titan.tracking.wandb_files import history, recordings
 from titanflow.evals.asked_tasks import asked_by
 from titanflow.evals.task_checks import task_problems
 from titanflow.runs.results import EvaluateResult, read_result
-from titanflow.runs.wandb_record import read_wandb_record
+from titanflow.runs.tracker_record import read_tracker_record
 
 MEASURE = '''"""How large the weights are."""
 
@@ -49,7 +49,7 @@ def test_a_new_metric_of_a_training_is_a_file(bench: Workbench) -> None:
     assert all(math.isfinite(norm) and norm > 1 for norm in norms.values())
     for section, file in MEASURES.items():
         assert [file.METRICS.keys()] * 3 == [values.keys() for values in records(run, section).values()]
-    stored = read_wandb_record(run.folder)
+    stored = read_tracker_record(run.folder, "wandb")
     assert stored is not None
     (recording,) = recordings(run.folder, stored.id)
     assert {step: row["weights/norm"] for step, row in history(recording)} == norms

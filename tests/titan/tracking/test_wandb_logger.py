@@ -10,7 +10,7 @@ from titan.tracking.wandb_files import history, messages, packed, parsed, record
 from titan.tracking.wandb_logger import WandbLogger
 from titanflow.runs.contract import StageRun
 from titanflow.runs.results import read_result
-from titanflow.runs.wandb_record import read_wandb_record
+from titanflow.runs.tracker_record import read_tracker_record
 
 EVERY_STEP = {
     "tokens",
@@ -28,7 +28,7 @@ VALIDATED = {"val/loss", "val/perplexity"}
 
 
 def recording_of(run: StageRun, number: int = 0):
-    record = read_wandb_record(run.folder)
+    record = read_tracker_record(run.folder, "wandb")
     assert record is not None
     return recordings(run.folder, record.id)[number]
 
@@ -60,14 +60,17 @@ def test_the_run_says_which_stage_of_which_run_it_is(uninterrupted):
     assert config["config"] == uninterrupted.config
     assert config["fingerprint"] == uninterrupted.fingerprint
     result = read_result(uninterrupted.folder)
-    assert result.wandb_id == result.wandb.id == begun.run_id
-    assert result.wandb.folders == [recording_of(uninterrupted).parent.name]
+    assert result.trackers["wandb"].id == begun.run_id
+    assert result.trackers["wandb"].folders == [recording_of(uninterrupted).parent.name]
 
 
 def test_lineage_stands_in_the_result_and_the_model_in_the_recording(uninterrupted):
     result = read_result(uninterrupted.folder)
-    assert [(one.name, one.type) for one in result.wandb.used] == [("train", "dataset"), ("validation", "dataset")]
-    (model,) = result.wandb.logged
+    assert [(one.name, one.type) for one in result.trackers["wandb"].used] == [
+        ("train", "dataset"),
+        ("validation", "dataset"),
+    ]
+    (model,) = result.trackers["wandb"].logged
     (logged,) = said(uninterrupted, "artifact")
     assert (logged.name, logged.type, set(logged.aliases)) == (
         "test-pretrain",
@@ -84,7 +87,7 @@ def test_killed_by_sigkill_and_resumed_each_step_stands_there_once_with_the_file
     steps = [step for step, _ in recorded]
     assert sorted(steps) == list(range(1, STEPS + 1))
     assert dict(recorded) == expected_rows(killed)
-    assert len(read_result(killed.folder).wandb.folders) == 2
+    assert len(read_result(killed.folder).trackers["wandb"].folders) == 2
     before = (killed.folder / "metrics-when-killed.jsonl").read_text().splitlines()
     assert json.loads(before[-1])["step"] > 60, "it was killed past a checkpoint"
 

@@ -9,12 +9,14 @@ import pytest
 import wandb
 
 from titan.tracking import wandb_logger
+from titan.tracking.model_record import record_model
+from titan.tracking.run_record import run_config
 from titan.tracking.wandb_logger import WandbLogger
-from titan.tracking.wandb_run import link_artifacts, open_run, record_model, run_config
+from titan.tracking.wandb_run import link_artifacts, open_run, record_in_wandb
 from titanflow.common.errors import StageFailed
 from titanflow.runs.contract import StageRun
-from titanflow.runs.results import ArtifactRecord, WandbRecord
-from titanflow.runs.wandb_record import WANDB_FILE
+from titanflow.runs.results import ArtifactRecord, TrackerRecord
+from titanflow.runs.tracker_record import record_file
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def test_what_a_server_has_is_neither_repeated_nor_left_with_a_gap(run, monkeypa
     monkeypatch.setenv("WANDB_MODE", "online")
     for first_free, expected in ((4, [4, 5, 6, 7, 8]), (8, [8])):
         server = Online(starting_step=first_free)
-        monkeypatch.setattr(wandb_logger, "open_run", lambda run, at=server: (at, WandbRecord(mode="online")))
+        monkeypatch.setattr(wandb_logger, "open_run", lambda run, at=server: (at, TrackerRecord(mode="online")))
         logger = WandbLogger(run)
         logger.begin({step: {"train/loss": 1.0} for step in range(1, 6)})
         for step in (6, 7, 8):
@@ -61,7 +63,7 @@ def test_what_a_server_has_is_neither_repeated_nor_left_with_a_gap(run, monkeypa
 
 def test_a_run_that_ends_by_an_exception_has_failed(run, monkeypatch):
     server = Online()
-    monkeypatch.setattr(wandb_logger, "open_run", lambda run: (server, WandbRecord(mode="online")))
+    monkeypatch.setattr(wandb_logger, "open_run", lambda run: (server, TrackerRecord(mode="online")))
     logger = WandbLogger(run)
     logger.begin({})
 
@@ -79,7 +81,7 @@ def test_a_run_that_ends_by_an_exception_has_failed(run, monkeypatch):
 @pytest.mark.parametrize("mode", ["online", "offline"])
 def test_online_the_data_and_the_base_are_used_and_the_model_is_logged_by_reference(tmp_path, mode):
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    record = WandbRecord(
+    record = TrackerRecord(
         mode=mode,
         used=[ArtifactRecord(name="chats", type="dataset", digest="1f", aliases=["1f"])],
         logged=[ArtifactRecord(name="stdlib-sft", type="model", digest="2e", reference=tmp_path.as_uri())],
@@ -95,7 +97,7 @@ def test_the_config_is_the_resolved_one_without_tokens(run, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "f" * 40)
     token = "hf_" + "a" * 34
     run.config = {"training": {"steps": 3}, "model": {"path": f"x {token}"}, "list": ["f" * 40]}
-    config = run_config(run, WandbRecord())
+    config = run_config(run, TrackerRecord())
     assert config["config"] == {"training": {"steps": 3}, "model": {"path": "x [redacted]"}, "list": ["[redacted]"]}
     assert config["run"] == "monday"
 
@@ -116,24 +118,25 @@ def test_a_wandb_that_is_missing_is_said_with_what_to_do(run, monkeypatch):
 def test_without_a_run_the_record_still_has_the_artifacts(run, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     result = SimpleNamespace(export=None, checkpoint=run.folder / "checkpoint" / "step-3", step=3)
-    record = record_model(run, result)
+    record = record_model(run, result)["wandb"]
     assert (record.id, record.mode) == ("", "disabled")
     assert [one.name for one in record.logged] == ["stdlib-sft"]
 
 
 def test_a_run_that_never_began_is_not_begun_for_the_model(run, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "online")
-    (run.folder / WANDB_FILE).write_text(WandbRecord(id="abc", mode="online").model_dump_json())
+    record_file(run.folder, "wandb").write_text(TrackerRecord(id="abc", mode="online").model_dump_json())
     monkeypatch.setattr("titan.tracking.wandb_run.open_run", lambda run: pytest.fail("it was begun"))
-    assert record_model(run, SimpleNamespace(export=None, checkpoint=run.folder, step=3)).id == ""
+    assert record_in_wandb(run, []).id == ""
 
 
 def test_a_server_that_breaks_at_the_end_costs_no_result(run, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_MODE", "online")
-    (run.folder / WANDB_FILE).write_text(WandbRecord(id="abc", mode="online", folders=["run-1-abc"]).model_dump_json())
+    record_file(run.folder, "wandb").write_text(
+        TrackerRecord(id="abc", mode="online", folders=["run-1-abc"]).model_dump_json()
+    )
     monkeypatch.setattr(wandb, "run", SimpleNamespace())
-    result = SimpleNamespace(export=None, checkpoint=run.folder, step=3)
-    assert record_model(run, result).id == "abc"
+    assert record_in_wandb(run, []).id == "abc"
     assert "W&B doesn't have the model" in capsys.readouterr().out
 
 

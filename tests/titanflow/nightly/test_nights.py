@@ -11,7 +11,7 @@ from titanflow.common.file_lock import held
 from titanflow.nightly.table import COLUMNS, NightRow, markdown_table, read_nights
 from titanflow.runs.errors import StageError, write_error
 from titanflow.runs.manifest import Manifest, StageRecord
-from titanflow.runs.results import GateDecision, PublishResult, WandbRecord, write_result
+from titanflow.runs.results import GateDecision, PublishResult, TrackerRecord, write_result
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_ui_s_table_has_links_and_a_first_night_says_that_it_was_compared_with
     gate = GateDecision(passed=True, reason="nothing was published here before")
     address = "https://huggingface.co/me/tiny"
     write_result(runs / "2026-11-01/publish", PublishResult(target="hub", location=address, gate=gate))
-    record = WandbRecord(id="1", mode="online", url="https://wandb.ai/me/tiny/runs/1")
+    record = TrackerRecord(id="1", mode="online", url="https://wandb.ai/me/tiny/runs/1")
     (runs / "2026-11-01/pretrain/wandb.json").write_text(record.model_dump_json(), encoding="utf-8")
     row = read_nights(runs)[-1]
     assert (row.cells()[4], row.cells()[-1], row.wandb) == (gate.reason, address, record.url)

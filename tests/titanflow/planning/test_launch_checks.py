@@ -42,6 +42,30 @@ def test_a_package_that_is_missing_is_refused_in_the_plan(tmp_path: Path, monkey
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        (
+            "pretrain.metrics.enable_mlflow",
+            r"pretrain\.metrics\.enable_mlflow: found true, and MLflow's",
+        ),
+        ("evaluate.trackio", r"evaluate\.trackio: found true, and Trackio's package 'trackio'"),
+        ("sft.metrics.enable_wandb", r"sft\.metrics\.enable_wandb: found true, and W&B's package 'wandb'"),
+    ],
+)
+def test_a_tracker_whose_package_is_missing_is_refused_in_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, says: str
+) -> None:
+    configs, there = write_tiny_experiment(tmp_path), importlib.util.find_spec
+    gone = ("mlflow", "trackio", "wandb")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in gone else there(name))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with pytest.raises(ConfigError, match=says):
+        make_plan("tiny", configs, overrides=[f"{setting}=true"], runs_here=False)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert make_plan("tiny", configs, overrides=["sft.metrics.enable_wandb=true"], runs_here=False)
+
+
 def test_a_machine_beyond_the_last_is_refused() -> None:
     (problem,) = launch_problems(stage(nnodes=2, node_rank=2, rdzv_endpoint="head:29500"))
     assert str(problem) == "pretrain.launcher.node_rank: found 2\n    expected: 0 to 1"

@@ -119,7 +119,7 @@ def train_result(stage: str, export: Path | None, **changes: Any) -> TrainResult
         "export": export,
         "export_digests": digests,
         "parity": {"relative_error": 1.25e-7},
-        "wandb_id": f"{stage}-wandb",
+        "trackers": {"wandb": {"id": f"{stage}-wandb"}},
         "versions": {"torch": "2.13.0", "torchtitan": "0.2.2"},
     }
     return finished_stage.train_result(Path(), **(values | changes))

@@ -63,7 +63,7 @@ def write_manifest(folder: Path, finished: list[str]) -> None:
             "finished": f"2026-11-21T09:0{minute}:{10 * (minute + 1)}+00:00",
             "digest": f"{stage}-digest",
             "parents": {"prepare": "prepare-digest"},
-            "wandb_run": f"{stage}-wandb",
+            "trackers": {"wandb": {"id": f"{stage}-wandb"}},
         }
         for minute, stage in enumerate(finished)
     }

@@ -10,7 +10,7 @@ from titanflow.planning.forecast.forecast import Forecast
 from titanflow.runs import manifest as manifest_module
 from titanflow.runs.contract import RESULT_FILE, StageRun
 from titanflow.runs.manifest import Manifest, checkpoint_digest, git_revision
-from titanflow.runs.results import ArtifactRecord, InheritanceRow, PublishResult, WandbRecord, write_result
+from titanflow.runs.results import ArtifactRecord, InheritanceRow, PublishResult, TrackerRecord, write_result
 
 
 @pytest.fixture
@@ -130,13 +130,13 @@ def test_the_wandb_run_and_its_artifacts_are_on_record(tmp_path: Path) -> None:
     run = StageRun(stage="pretrain", experiment="e", run="main", folder=tmp_path / "pretrain", fingerprint="f1")
     run.write()
     model = ArtifactRecord(name="e-pretrain", type="model", digest="0a")
-    wandb = WandbRecord(
+    wandb = TrackerRecord(
         id="abc", mode="offline", project="e", group="e/main", folders=["offline-run-1-abc"], logged=[model]
     )
-    result = finish_training(run.folder, wandb_id="abc", wandb=wandb)
+    result = finish_training(run.folder, trackers={"wandb": wandb})
     Manifest.open(tmp_path).record_finish(run, result)
     record = Manifest.open(tmp_path).stages["pretrain"]
-    assert (record.wandb_run, record.wandb) == ("abc", wandb)
+    assert record.trackers == {"wandb": wandb}
 
 
 def test_a_repository_around_the_environment_is_not_this_projects(

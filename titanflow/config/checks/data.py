@@ -7,6 +7,7 @@ from typing import Any
 from titanflow.common.errors import DataError, Problem
 from titanflow.config.division import check_items, division_problems, written_keys
 from titanflow.config.keys.chat_columns import check_declaration
+from titanflow.config.keys.licenses import SOURCE_EXPECTED, is_license, is_link
 from titanflow.config.keys.training import SOURCE_KEYS, Data, is_divided, names_rows
 from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
@@ -57,6 +58,11 @@ def _check_one(module: Module, section: str, data: dict[str, Any], written: set[
     if (limit := data.get("limit")) is not None and limit < 1:
         expected, hint = "1 or more", "leave it out to read all rows"
         problems.append(module.problem(f"{section}.limit", f"found {limit}", expected, hint))
+    if (stated := data.get("license")) is not None and not is_license(stated):
+        hint = "for a licence of its own: license: other, and its text's address in `link`"
+        problems.append(module.problem(f"{section}.license", f"found {stated!r}", SOURCE_EXPECTED, hint))
+    if (link := data.get("link")) is not None and not is_link(link):
+        problems.append(module.problem(f"{section}.link", f"found {link!r}", "the address of a web page: https://…"))
     if data.get("document", "file") != "file" and not data.get("path"):
         message = f"found {data['document']!r}, which means nothing without data.path"
         problems.append(module.problem(f"{section}.document", message, hint="leave it out"))

@@ -73,6 +73,10 @@ class Evaluate:
     """Keep each item's prompt, answer and score."""
     wandb: bool = True
     """Log the scores to Weights & Biases (offline unless WANDB_MODE says otherwise)."""
+    trackio: bool = False
+    """Log the scores to Trackio: in the workspace, or where TRACKIO_SPACE_ID or TRACKIO_SERVER_URL says."""
+    mlflow: bool = False
+    """Log the scores to MLflow: in the workspace, or where MLFLOW_TRACKING_URI says."""
     examples: int = 3
     """Answers to show in the summary and on the card."""
     launcher: Launcher = field(default_factory=Launcher)
@@ -140,6 +144,9 @@ class Publish:
     gguf: list[Literal["f32", "f16", "bf16", "q8_0"]] = field(default_factory=list)
     """Formats of GGUF files for llama.cpp and Ollama, published beside the model once llama.cpp has computed the same
     with them; for llama3, qwen2 and qwen3 without experts. Needs `pip install "titanflow[gguf]"`."""
+    sign_key: str | None = None
+    """The file of a private key (PEM, elliptic curve) that signs everything that is published, in `model.sig`; the
+    password of an encrypted one is in TITANFLOW_SIGN_PASSWORD. Needs `titanflow[sign]`."""
     pull_request: bool = False
     """Open a pull request in place of a commit to the branch; nothing is tagged. Once it is merged, publishing
     without this sets the tag, and commits nothing."""

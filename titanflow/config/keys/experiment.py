@@ -9,7 +9,7 @@ from typing import Any, Literal
 from titanflow.common.errors import Problem
 from titanflow.config.keys.launcher import Launcher, PrepareLauncher
 from titanflow.config.keys.on_stale import OnStale
-from titanflow.runs.wandb_record import LONGEST_TAG
+from titanflow.runs.tracker_record import LONGEST_TAG
 
 WHO = ("work_group", "user_name")
 """The keys that say whose a run is."""

@@ -76,6 +76,11 @@ class Source:
     part: Part | None = None
     """Which part of a divided source is read; unset, `data` trains on the rest, `validation_data` reads dev, and
     evaluation items are made of test. Only evaluation has a choice: dev or test."""
+    license: str | None = None
+    """The rows' licence, for the card of a model that is trained on them: an identifier of SPDX or of the Hub. Unset, a
+    Hub dataset's own card is asked; where that says nothing, the card says "not stated"."""
+    link: str | None = None
+    """Where the rows come from, for the card: https://…"""
     limit: int | None = None
     """Read only this many documents or conversations, the first ones, at least 1; unset, all of them."""
     streaming: bool = False
@@ -250,6 +255,16 @@ class OptimizerAdditions:
 
 
 @dataclass
+class MetricsAdditions:
+    """This project's keys inside torchtitan's own ``metrics`` section."""
+
+    enable_trackio: bool = False
+    """Log to Trackio: in the workspace, or where TRACKIO_SPACE_ID or TRACKIO_SERVER_URL says."""
+    enable_mlflow: bool = False
+    """Log to MLflow: in the workspace, or where MLFLOW_TRACKING_URI says."""
+
+
+@dataclass
 class TRAINING_SECTIONS:  # noqa: N801  (a namespace of sections, read like torchtitan's JobConfig)
     """The sections that a training module has beside torchtitan's own."""
 
@@ -275,3 +290,5 @@ class TRAINING_SECTIONS:  # noqa: N801  (a namespace of sections, read like torc
     """Additions to torchtitan's `model`."""
     checkpoint: CheckpointAdditions = field(default_factory=CheckpointAdditions)
     """Additions to torchtitan's `checkpoint`."""
+    metrics: MetricsAdditions = field(default_factory=MetricsAdditions)
+    """Additions to torchtitan's `metrics`."""

@@ -36,7 +36,7 @@ MEETING_SECONDS = 3600
 """How long the pods wait for each other: an image of some GB may be pulled for minutes, on one node before another."""
 KEPT_SECONDS = 86400
 """How long a finished job stays in the cluster, for its events and ``kubectl logs``."""
-SHOWN_PREFIXES = ("HF_", "WANDB_", "NCCL_", "TORCH_", "GLOO_")
+SHOWN_PREFIXES = ("HF_", "WANDB_", "TRACKIO_", "MLFLOW_", "NCCL_", "TORCH_", "GLOO_")
 """Variables of the flow's environment that stand in the manifest. Others are the image's or a secret's: a path or a
 proxy of the machine that submits means nothing in a pod."""
 

@@ -19,7 +19,7 @@ HANDED_ON = (
     *("XDG_CACHE_HOME", "MPLCONFIGDIR"),
 )
 PREFIXES = (
-    *("HF_", "WANDB_", "NCCL_", "TORCH_", "TORCHINDUCTOR_", "TRITON_", "GLOO_"),
+    *("HF_", "WANDB_", "TRACKIO_", "MLFLOW_", "NCCL_", "TORCH_", "TORCHINDUCTOR_", "TRITON_", "GLOO_"),
     *("SSL_", "http", "HTTP", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"),
 )
 """Environment variables that a job gets from the flow's environment, by name and by the beginning of their name."""

@@ -18,6 +18,7 @@ from titanflow.common.curves import draw, loss_panel
 from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.config.keys.after_training import Publish
 from titanflow.publish.bundle import LOSS_CURVE, TASK_FILES, Bundle, modelling_code
+from titanflow.publish.card.data_licenses import licenses_table
 from titanflow.publish.card.markdown import code, fence, plain
 from titanflow.publish.card.model_index import LANGUAGE_MODELING, benchmark_files, eval_results
 from titanflow.publish.card.score_commands import drawn_tasks, inexact, score_commands
@@ -39,12 +40,15 @@ from titanflow.publish.settings import published_name, tag_of
 from titanflow.runs.contract import METRICS_FILE
 from titanflow.runs.metrics import read_metrics
 from titanflow.runs.results import counted
+from titanflow.runs.tracker_record import tracked
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 
-def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
+def model_card(lineage: Lineage, settings: Publish, bundle: Bundle, signed_by: str = "") -> bytes:
     """Renders ``README.md``; ``bundle`` holds everything else that is published but ``titanflow.json``.
+
+    ``signed_by`` is the fingerprint of the key that will sign it all.
 
     The client's own ``validate`` and ``push_to_hub`` aren't used: they talk to huggingface.co whatever ``HF_ENDPOINT``
     says. A Hub checks the card when it is committed.
@@ -60,6 +64,7 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
         code=modelling_code(bundle),
         has_curve=LOSS_CURVE in bundle,
         titanflow=__version__,
+        signed_by=signed_by,
         lineage=lineage,
         model=lineage.published.result,
         evaluation=lineage.evaluation.result if lineage.evaluation else None,
@@ -80,7 +85,8 @@ def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"plain": plain, "code": code, "counted": counted, "export_check": export_check}
+    environment.filters |= {"plain": plain, "code": code, "counted": counted, "tracked": tracked}
+    environment.filters["export_check"] = export_check
     return environment.get_template(TEMPLATE.name)
 
 
@@ -95,6 +101,7 @@ def tables(lineage: Lineage) -> dict[str, Any]:
         "checks": markdown_table(gate_table(gate)) if gate else "",
         "training": markdown_table(training_table(lineage.trained)),
         "data": markdown_table(data_table(data)),
+        "licenses": markdown_table(licenses_table(lineage)) if lineage.trained_on else "",
         "drawn": drawn_tasks(found) if found else [],
         "inexact": inexact(found.run.config) if found else [],
         "seeds": seeds_text(found.result.seeds) if found else "",

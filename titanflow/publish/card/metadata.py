@@ -9,33 +9,16 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from urllib.parse import urlsplit
 
 from titanflow.common.errors import Problem
 from titanflow.config.keys.after_training import Publish
+from titanflow.config.keys.licenses import LICENSE_EXPECTED, LICENSES, is_link
 from titanflow.publish.card.markdown import BIDI
 from titanflow.runs.contract import StageRun
 
 OTHER = "other"
 """The identifier of a licence that the Hub doesn't list and that has a name of its own."""
-_LICENSES = """
-apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
-afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
-cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
-cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0
-cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0
-lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl
-openmdw-1.0 openmdw-1.1 openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license
-fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 grok2-community gemma unknown
-other
-"""
-LICENSES = frozenset(_LICENSES.split())
-"""The Hub's identifiers, as https://huggingface.co/docs/hub/repositories-licenses had them on 22 August 2026."""
-LICENSE_EXPECTED = (
-    "an identifier of https://huggingface.co/docs/hub/repositories-licenses, such as apache-2.0, mit or other"
-)
 LICENSE_NAME = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
-LICENSE_LINK = re.compile(r"https?://[^\s<>\"`]+")
 
 SPECIAL = ("code", "multilingual")
 """The names that a Hub takes beside the codes of ISO 639."""
@@ -87,17 +70,10 @@ def _license_problems(settings: Publish, run: StageRun) -> list[Problem]:
         problems.append(_problem(run, "license", "found 'other', and no license_name", f"license_name of {expected}"))
     elif not LICENSE_NAME.fullmatch(name):
         problems.append(_problem(run, "license_name", f"found {name!r}", expected))
-    if link and not (LICENSE_LINK.fullmatch(link) and _host(link)):
+    if link and not is_link(link):
         found = f"found {link!r}, which is no web address"
         problems.append(_problem(run, "license_link", found, "the address of the licence's text: https://…"))
     return problems
-
-
-def _host(link: str) -> str | None:
-    try:
-        return urlsplit(link).hostname
-    except ValueError:
-        return None
 
 
 def _license_hint(found: str) -> str:

@@ -45,7 +45,7 @@ def training_data(runs: Iterable[StageRun], datasets: Mapping[str, Any]) -> list
     Streamed data has no counts.
     """
     return [
-        _described(run.stage, label, place, _info(place, datasets))
+        _described(run.stage, label, place, dataset_info(place, datasets))
         for run in runs
         for part, label in PARTS.items()
         for place in _sources(getattr(run.data, part), datasets)
@@ -72,13 +72,16 @@ def is_repository(name: str) -> bool:
 
 
 def _sources(place: Path | None, datasets: Mapping[str, Any]) -> list[Path]:
-    if place is None:
-        return []
-    members = (_info(place, datasets).get("mixture") or {}).get("members") or {}
-    return [Path(member) for member in members.values()] or [place]
+    return [] if place is None else list(mixture_folders(place, datasets).values()) or [place]
 
 
-def _info(place: Path, datasets: Mapping[str, Any]) -> dict[str, Any]:
+def mixture_folders(place: Path, datasets: Mapping[str, Any]) -> dict[str, Path]:
+    """The prepared folder of each source of a mixture by its name; empty if the place holds none."""
+    members = (dataset_info(place, datasets).get("mixture") or {}).get("members") or {}
+    return {name: Path(member) for name, member in members.items()}
+
+
+def dataset_info(place: Path, datasets: Mapping[str, Any]) -> dict[str, Any]:
     """A prepared folder's ``dataset.json``, as the run noted it or as it lies there; empty if neither is left."""
     if str(place) in datasets:
         return dict(datasets[str(place)])

@@ -213,7 +213,7 @@ def test_what_a_model_says_is_shown_and_does_nothing(finished: FinishedRun) -> N
 
 
 def test_a_name_from_the_config_is_text_too(finished: FinishedRun) -> None:
-    finished.train("sft", model_name="<b>|x", flavor="a`b", wandb_id="w|`<i>")
+    finished.train("sft", model_name="<b>|x", flavor="a`b", trackers={"wandb": {"id": "w|`<i>"}})
     card = card_of(finished)
     assert "<b>" not in card
     assert "<i>" not in card

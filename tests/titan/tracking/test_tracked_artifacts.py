@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from finished_stage import evaluate_result, finish_training
 
-from titan.tracking.wandb_lineage import evaluated_artifacts, model_artifact, used_artifacts
+from titan.tracking.lineage import evaluated_artifacts, model_artifact, used_artifacts
 from titanflow.common.digests import digest
 from titanflow.runs.contract import PreparedData, StageRun
 

@@ -1,4 +1,4 @@
-"""A stage's data and models, read and made, as W&B artifacts: lineage by name and digest."""
+"""A stage's data and models, read and made, as a tracker's artifacts: lineage by name and digest."""
 
 from __future__ import annotations
 
