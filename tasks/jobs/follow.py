@@ -14,7 +14,7 @@ from tasks.jobs import kubernetes, slurm
 from tasks.jobs.job import Job, JobState, status_file
 from tasks.process.held_signals import held_signals
 from tasks.process.metrics_tail import MetricsTail
-from tasks.process.outcome import read_outcome, resumes
+from tasks.process.outcome import read_outcome, resumes, stage_config
 from titanflow.common.errors import (
     ConfigError,
     NoAnswerError,
@@ -204,8 +204,7 @@ def _told_to_end(state: JobState, folder: Path, more_time: str) -> tuple[str, st
 
 def _ended_at_its_limit(state: JobState, folder: Path) -> bool | None:
     """Whether a job that was told to save was told so by its time limit; None if nobody knows."""
-    run = StageRun.of(folder)
-    settings = run.config["launcher"].get("slurm") if run else None
+    settings = (stage_config(folder).get("launcher") or {}).get("slurm")
     if not settings or state.ran is None or state.limit is None:
         return None
     return state.limit - state.ran <= settings["save_seconds"] + EARLY_SECONDS

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 from tasks.process.failed_ranks import MEMORY, is_disconnected, lost_peer, rank_exits, seconds_waited
 from tasks.process.process import signal_name
 from titanflow.common import errors
-from titanflow.common.errors import ConfigError, StageFailed, StageLost, StageStopped, TitanflowError
+from titanflow.common.errors import ConfigError, DataError, StageFailed, StageLost, StageStopped, TitanflowError
 from titanflow.runs.checkpoints import newest_step, saved_so_far
 from titanflow.runs.contract import INTERRUPTED_EXIT, RESULT_FILE, TRAINED, StageRun
 from titanflow.runs.errors import ERROR_FILE, StageError
@@ -119,19 +121,26 @@ def _killed(stage: str, number: int, folder: Path, by_srun: re.Match[str] | None
     return message
 
 
+def stage_config(folder: Path) -> dict[str, Any]:
+    """The config of a stage's ``run.yaml``; empty if it can't be read, which mustn't hide how the stage ended."""
+    with contextlib.suppress(DataError):
+        return run.config if (run := StageRun.of(folder)) else {}
+    return {}
+
+
 def _less_of_a_job(stage: str, folder: Path, by_slurm: bool) -> str:
     """What helps a stage that was out of memory: to need less, or to ask the cluster for more of it.
 
     After a training's last step the model is exported. A smaller batch wouldn't help there.
     """
-    run = StageRun.of(folder)
-    launcher = (run.config.get("launcher") if run else None) or {"kind": "slurm" if by_slurm else "local"}
+    config = stage_config(folder)
+    launcher = config.get("launcher") or {"kind": "slurm" if by_slurm else "local"}
     more = {"slurm": "raise launcher.slurm.mem", "kubernetes": "raise launcher.kubernetes.resources.memory"}
     ask = more.get(launcher["kind"], "")
     # Slurm's 0 is all of a node's memory.
     if launcher["kind"] == "slurm" and str((launcher.get("slurm") or {}).get("mem")) == "0":
         ask = "take nodes with more memory"
-    if run is not None and stage in TRAINED and (newest_step(folder) or 0) >= run.config["training"]["steps"]:
+    if config and stage in TRAINED and (newest_step(folder) or 0) >= config["training"]["steps"]:
         return f"{ask or FREE_MEMORY}: the training is done, and the export holds the whole model in memory"
     return ", or ".join(part for part in (_less_memory(stage), ask) if part)
 
