@@ -74,7 +74,7 @@ def tag_of(settings: Publish, experiment: str, run: str) -> str:
 
 
 def published_name(settings: Publish, experiment: str) -> str:
-    """The model's name on its card, in its signature and its files' names: the repository's, or experiment and stage."""
+    """The name on the card, in the signature and in files' names: the repository's, or experiment and stage."""
     return settings.repo_id.split("/")[-1] if settings.repo_id else f"{experiment}-{settings.model}"
 
 
