@@ -33,7 +33,7 @@ def weights(folder: Path, config: Mapping[str, Any], architecture: int) -> Itera
     import gguf
     from safetensors import safe_open
 
-    names = gguf.get_tensor_name_map(architecture, config["num_hidden_layers"])
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH(architecture), config["num_hidden_layers"])
     with ExitStack() as stack:
         for path in weight_files(folder):
             file = stack.enter_context(safe_open(path, "pt"))
