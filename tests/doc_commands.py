@@ -10,20 +10,21 @@ from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
-import typer
 from typer.main import get_command
 
 from titanflow.cli.main import app
 from titanflow.common.errors import ConfigError
 from titanflow.config.experiment import load_experiment
-from titanflow.config.files.tree import ConfigTree
 from titanflow.config.overrides import parse_settings
 
 ROOT = Path(__file__).parents[1]
 TARGETS = set(re.findall(r"^([a-z][\w-]*):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 OF_TITANFLOW = ("run", "plan", "report")
 """Targets that are commands of titanflow's, with ARGS."""
-ELSEWHERE = ("cd", "git", "python3", "export", "sinfo", "squeue", "cat", "pip", "kubectl", "sudo", "prefect", "docker")
+ELSEWHERE = (
+    *("cd", "git", "python3", "export", "cat", "pip", "sudo", "printf", "curl", "openssl", "model_signing"),
+    *("sinfo", "squeue", "kubectl", "prefect", "docker", "transformers", "vllm"),
+)
 """Programs that are none of this project's."""
 _VARIABLE = re.compile(r"[A-Z_]+=")
 
@@ -39,8 +40,6 @@ def known_command(words: list[str]) -> list[str] | None:
             return _parsed(arguments)
         case ["make", target, *variables]:
             return _make(target, variables)
-        case ["python", "-m", "deployments.serve", *arguments]:
-            _serve(arguments)
         case ["docker", "run", *rest] if any(word.startswith("titanflow:") for word in rest):
             at = next(number for number, word in enumerate(rest) if word.startswith("titanflow:"))
             _parsed(rest[at + 1 :])
@@ -77,9 +76,12 @@ def _parsed(arguments: list[str]) -> list[str]:
 
 
 def check_settings(settings: Iterable[str], experiment: str = "stdlib") -> None:
-    """Refuses keys and values that the config reader doesn't take; stdlib stands in for a reader's own experiment."""
+    """Refuses keys and values that the config reader doesn't take.
+
+    stdlib stands in for a reader's own experiment, and for one whose base lies on the Hub.
+    """
     try:
-        ConfigTree.locate(None).experiment(experiment)
+        load_experiment(experiment, starts=False)
     except ConfigError:
         experiment = "stdlib"
     load_experiment(experiment, settings=parse_settings(settings), starts=False)
@@ -93,16 +95,8 @@ def _make(target: str, variables: list[str]) -> list[str] | None:
     if target in OF_TITANFLOW:
         return _parsed([target, values.get("EXPERIMENT", "stdlib"), *arguments])
     if target == "serve":
-        _serve(arguments)
+        _parsed(["serve", *arguments])
     return None
-
-
-def _serve(arguments: list[str]) -> None:
-    from deployments.serve import main
-
-    serve = typer.Typer()
-    serve.command()(main)
-    get_command(serve).make_context("serve", list(arguments))
 
 
 def _deployment(name: str, arguments: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -55,9 +56,9 @@ def test_a_page_names_commands_options_and_keys_that_exist(block: Block) -> None
         'make run ARGS="--set sft.lora.rnak=8"',
         "make serve ARGS='--nightly 3'",
         "docker run --rm titanflow:cpu plan stdlib --sett a=1",
-        "python -m deployments.serve --pools gpu",
+        "titanflow serve --pools gpu",
         "prefect deployment run pretrain-sft/on-demand --param experimnet=my",
-        "A=1 curl localhost",
+        "A=1 wget localhost",
     ],
 )
 def test_a_command_with_a_mistake_is_found(command: str) -> None:
@@ -124,4 +125,4 @@ def test_commands_and_keys_within_a_text_exist(page: str) -> None:
     for found in SET.findall(text):
         # Some stand for any: `--set KEY=VALUE`.
         if not re.search(r"[…<]|\b[A-Z]{2,}\b|^key=value", found):
-            check_settings(found.split(" --set "))
+            check_settings(" ".join(shlex.split(setting)) for setting in found.split(" --set "))

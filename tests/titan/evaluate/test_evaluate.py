@@ -17,8 +17,9 @@ from tiny_exports import POSITIONS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from titan.evaluate.evaluate import main
-from titan.evaluate.log_scores import log_to_wandb
+from titan.evaluate.log_scores import log_scores
 from titanflow.common.digests import folder_digests
+from titanflow.config.keys.after_training import Evaluate
 from titanflow.runs.contract import StageRun
 from titanflow.runs.errors import StageError
 from titanflow.runs.results import EvaluateResult, read_result
@@ -284,4 +285,4 @@ def test_scores_outlive_a_logger_that_fails(
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
 
     run = evaluated.run.model_copy(update={"folder": tmp_path})
-    assert log_to_wandb(run, evaluated.result).id == ""
+    assert log_scores(run, Evaluate(wandb=True), evaluated.result)["wandb"].id == ""
