@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,6 +31,12 @@ class Problem:
     hint: str = ""
     stages: tuple[str, ...] = field(default=(), kw_only=True)
     """The stages that share the value, if several do; the key is without their names then."""
+
+    @classmethod
+    def from_json(cls, text: str, origin: str) -> Problem:
+        """One that another process told as JSON of its fields, with the place that this process knows."""
+        values = json.loads(text)
+        return cls(**values | {"origin": origin, "stages": tuple(values["stages"])})
 
     def __str__(self) -> str:
         where = ": ".join(part for part in (self.origin, ", ".join(self.stages), self.key) if part)

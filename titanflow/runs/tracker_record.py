@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 TITLES = {"wandb": "W&B", "trackio": "Trackio", "mlflow": "MLflow"}
 """The trackers by the names that their keys, packages and files have."""
+KEYS = {"wandb": "enable_wandb", "trackio": "enable_trackio", "mlflow": "enable_mlflow"}
+"""What asks for each in a training's ``metrics``."""
 MODES = {"dryrun": "offline", "run": "online"}
 """W&B's old words for its modes."""
 LONGEST_TAG = 64
@@ -28,7 +30,7 @@ LONGEST_TAG = 64
 def asked_trackers(config: Mapping[str, Any]) -> list[str]:
     """The trackers that a stage's config asks for: ``metrics.enable_<tracker>``, in an evaluation ``<tracker>``."""
     metrics = config.get("metrics") or {}
-    asked = [name for name in TITLES if metrics.get(f"enable_{name}") or config.get(name)]
+    asked = [name for name, key in KEYS.items() if metrics.get(key) or config.get(name)]
     return [name for name in asked if tracker_mode(name) != "disabled"]
 
 

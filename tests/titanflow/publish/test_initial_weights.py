@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from finished_stage import finish_training
+from finished_stage import finish_training, write_checkpoint
 from hub_experiment import CONFIG, REPO, forget, only, upload, write_experiment, write_tokenizer
 from hub_storage import Repo
 from local_hub import LocalHub
@@ -215,7 +215,7 @@ def test_a_stage_is_given_a_checkpoint_s_place_however_it_was_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "step-12").mkdir()
+    write_checkpoint(tmp_path / "step-12")
     run = stage(planned(configs, f"pretrain.checkpoint.initial_load_path={named}"), "pretrain").run
     assert run.config["checkpoint"]["initial_load_path"] == str(tmp_path / "step-12")
 

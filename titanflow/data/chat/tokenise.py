@@ -283,7 +283,7 @@ def _dropped(encoded: Dataset, source: Source, data: Data) -> tuple[dict[str, in
     shown: dict[str, list[str]] = {}
     problems: list[Problem] = []
     for number, reason, text in _left_out(encoded):
-        problem = Problem(**{**json.loads(text), "origin": source.origin(number)}) if text else None
+        problem = Problem.from_json(text, source.origin(number)) if text else None
         is_fatal = reason == UNPROVED or (reason == TOO_LONG and text) or data.malformed == "error"
         if problem and is_fatal:
             problems.append(problem)

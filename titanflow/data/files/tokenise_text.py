@@ -45,7 +45,7 @@ def write_text(source: Source, data: Data, tokenizer: Path, fingerprint: str, fo
     texts, options = source.rows.select_columns([TEXT]), {"tokenizer": str(tokenizer)}
     encoded = map_rows(texts, _encode_texts, options, work, batch_size=64, key=source.key and fingerprint + source.key)
     faults = enumerate(column_values(encoded, "problem"))
-    found = [Problem(**{**json.loads(fault), "origin": source.origin(number)}) for number, fault in faults if fault]
+    found = [Problem.from_json(fault, source.origin(number)) for number, fault in faults if fault]
     if found:
         raise problems_error(found)
     lengths = list_lengths(encoded)

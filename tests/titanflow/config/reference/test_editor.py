@@ -48,8 +48,16 @@ def levels(config: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
     """The path of every mapping whose keys the schema knows."""
     yield above
     for key, value in config.items():
-        # These map names that the user chooses.
-        if isinstance(value, dict) and key not in ("modules", "sources", "columns", "roles", "group_lr", "thresholds"):
+        # These map names that the user chooses, or that a backend knows.
+        if isinstance(value, dict) and key not in (
+            "modules",
+            "sources",
+            "columns",
+            "roles",
+            "group_lr",
+            "thresholds",
+            "gen_kwargs",
+        ):
             yield from levels(value, (*above, key))
         elif key in ("modules", "sources"):
             for name, one in value.items():

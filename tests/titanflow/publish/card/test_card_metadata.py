@@ -84,7 +84,7 @@ def test_the_language_that_is_likely_meant(finished: FinishedRun, found: str, me
         ({"language": ["xx"]}, "a code of ISO 639-1"),
         ({"language": ["qaa"]}, "found 'qaa'"),
         ({"license": "other", "license_name": "mine", "license_link": "https:///mine"}, "found 'https:///mine'"),
-        ({"language": [False]}, "put quotes around such a text"),
+        ({"language": [False]}, "in a list yes, no, on and off, too) needs quotes"),
     ],
 )
 def test_what_a_hub_refuses(finished: FinishedRun, config: dict[str, Any], says: str) -> None:
