@@ -235,7 +235,9 @@ def test_a_stage_s_weights_are_another_model_s_where_its_arguments_say_so(
     tokenizer = f"pretrain.tokenizer.path={write_tokenizer(tmp_path / 'own')}"
     before = planned(configs, tokenizer)
     finish(before, rope_theta=1e6, dim=64, max_seq_len=48, attn_type="flex")
-    (before.folder / "pretrain" / place).mkdir(parents=True, exist_ok=True)
+    # The finished stage's own, and another step's.
+    for step in (1, 12):
+        write_checkpoint(before.folder / "pretrain" / "checkpoint" / f"step-{step}")
     begins = f"pretrain.checkpoint.initial_load_path={before.folder / 'pretrain' / place}"
 
     (configs / "models/llama.yaml").write_text("model: {name: llama3, flavor: debugmodel, vocab_size: 320}\n")
