@@ -36,6 +36,18 @@ os.fsync = lambda file: None
 gc.disable()
 
 
+@pytest.fixture(autouse=True)
+def handlers_stay() -> Iterator[None]:
+    """A command that a test calls in this process may answer signals, and what the next tests fork would inherit that.
+
+    A worker of multiprocessing's pool that answers SIGTERM is never ended, and the pool waits for it without end.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--survival`` runs what takes half an hour: every event that ends a run, in every stage."""
     parser.addoption("--fast", action="store_true", help="run what starts no process and isn't slow: under two minutes")
