@@ -168,7 +168,11 @@ def test_what_slurm_refuses_is_refused_in_the_plan(root: Path, slurm: LocalSlurm
         text=True,
     )
     assert done.returncode == 2
-    assert "pretrain.launcher: Slurm wouldn't take the job:" in done.stderr
+    assert (
+        "error: --set launcher.slurm.partition=nowhere: pretrain, sft, evaluate: launcher.slurm.partition: "
+        in done.stderr
+    )
+    assert done.stderr.count("Slurm wouldn't take the job:") == 1
     assert "invalid partition" in done.stderr.lower()
     assert not run.folder.exists()
 
