@@ -219,7 +219,7 @@ EVENTS = (
         "time limit",
         wait_for_the_limit,
         "new job",
-        "by its time limit \\(it ran",
+        "told to end, by its time limit",
         graceful=True,
         settings={"launcher.slurm.time": 4, "launcher.slurm.save_seconds": 60},
     ),
