@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import re
@@ -76,15 +77,18 @@ def _parsed(arguments: list[str]) -> list[str]:
 
 
 def check_settings(settings: Iterable[str], experiment: str = "stdlib") -> None:
-    """Refuses keys and values that the config reader doesn't take.
+    """Refuses keys and values that the config reader doesn't take."""
+    load_experiment(_at_hand(experiment), settings=parse_settings(settings), starts=False)
 
-    stdlib stands in for a reader's own experiment, and for one whose base lies on the Hub.
-    """
+
+@functools.cache
+def _at_hand(experiment: str) -> str:
+    """The experiment; stdlib stands in for a reader's own, and for one whose base lies on the Hub."""
     try:
         load_experiment(experiment, starts=False)
     except ConfigError:
-        experiment = "stdlib"
-    load_experiment(experiment, settings=parse_settings(settings), starts=False)
+        return "stdlib"
+    return experiment
 
 
 def _make(target: str, variables: list[str]) -> list[str] | None:
