@@ -120,8 +120,17 @@ def test_foreign_code_runs_only_if_it_is_asked_for(folder: Path) -> None:
     export, mark = folder / "sft" / "export", folder / "has-run"
     edit_config(export, auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"})
     (export / "own.py").write_text(
-        "from pathlib import Path\nfrom transformers import LlamaConfig as Config, LlamaForCausalLM as Model\n"
-        f"Path({str(mark)!r}).touch()\n"
+        f"""
+from pathlib import Path
+from transformers import LlamaConfig, LlamaForCausalLM
+Path({str(mark)!r}).touch()
+
+class Config(LlamaConfig):
+    pass
+
+class Model(LlamaForCausalLM):
+    config_class = Config
+"""
     )
     with pytest.raises(titanflow.ConfigError, match=r"own\.py"):
         titanflow.load(folder, "sft")
