@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.hub_names import REPO_ID_EXPECTED, is_repo_id
 from titanflow.common.quantities import short
 from titanflow.config.keys.chat_columns import COLUMNS
-from titanflow.config.keys.experiment import name_problem
+from titanflow.config.keys.experiment import fitting_name, name_problem
 from titanflow.data.inspect.inspection import Inspection, inspect_chats, inspect_text
 from titanflow.draft.base import Base
 from titanflow.draft.machine import Machine
@@ -34,7 +35,7 @@ class Asked:
 
     def problems(self) -> list[Problem]:
         """What no look at a file is needed for."""
-        found = [one for one in (name_problem(self.name, "NAME"),) if one]
+        found = [one for one in (_name_problem(self.name),) if one]
         if not self.text and not self.chats:
             expected = "--text FILES to train on, or --chats FILES with --base to fine-tune a model, or both"
             found.append(Problem("nothing to train on", "--text", expected=expected))
@@ -112,12 +113,32 @@ class Draft:
             if seen.found.passed_over:
                 reasons = ", ".join(f"{count} × {reason}" for reason, count in seen.found.passed_over.items())
                 found.append(f"{', '.join(seen.path)}: passed over: {reasons}")
+        if self.text and (share := self.text.largest):
+            decided = "its hash decides whether it is trained on or held out"
+            found.append(f"one document has {int(100 * share)} % of the text, and {decided}; part it into several")
+        if (
+            self.text
+            and (held_out := self.text.held_out(self.row) * (1 if self.chats else 2)) > self.text.seen.rows / 4
+        ):
+            found.append(f"{held_out} of {self.text.seen.rows} documents are held out, and not trained on")
         if self.chats and (malformed := self.chats.seen.malformed):
             lines = "; ".join(str(problem).splitlines()[0] for problem in malformed[:3])
             found.append(f"{len(malformed)} malformed rows will be left out: {lines}")
         if self.chats and (longer := self.chats.longer(self.chat_row)):
             found.append(f"{short(longer)} conversations are longer than {self.chat_row} tokens and will be left out")
         return found
+
+
+def _name_problem(name: str) -> Problem | None:
+    """Why a name can't be an experiment's; one with its file's ending would be written to ``my.yaml.yaml``."""
+    path = Path(name)
+    is_file = path.suffix in (".yaml", ".yml")
+    hint = f"as {fitting_name(path.stem if is_file else path.name)}"
+    if is_file and len(path.parts) == 1:
+        return Problem(
+            f"found {name!r}", "NAME", expected="the experiment's name, without its file's ending", hint=hint
+        )
+    return name_problem(name, "NAME", hint=hint)
 
 
 def _two_steps(asked: Asked) -> Problem:

@@ -10,7 +10,7 @@ import pytest
 from own_files import CHATS, TEXTS, faq, messages, sentence, sharegpt, wiki
 from qwen2_repository import CONFIG, TINY, write_tokenizer
 
-from titanflow.common.errors import ConfigError
+from titanflow.common.errors import ConfigError, DataError
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.draft import machine
 from titanflow.draft.draft import Asked, Draft
@@ -325,14 +325,14 @@ def test_text_goes_on_from_a_base_s_weights(tmp_path: Path) -> None:
         ({"text": ["wiki.txt"], "base": "nowhere"}, "--base: nowhere isn't there"),
         ({"text": ["wiki.txt"], "size": "tiny"}, "--size: found 'tiny'"),
         ({"text": ["little.txt"]}, "--text: about"),
-        ({"text": ["wiki.txt"], "chats": ["few.json"]}, "--chats: 5 different conversations"),
+        ({"text": ["wiki.txt"], "chats": ["few.json"]}, "--chats: 5 conversations"),
     ],
 )
 def test_what_is_asked_wrongly(tmp_path: Path, asked: dict[str, Any], expected: str) -> None:
     sharegpt(tmp_path, 5).rename(tmp_path / "few.json")
     sharegpt(tmp_path)
     wiki(tmp_path)
-    (tmp_path / "little.txt").write_text("Hardly a text.\n" * 9, encoding="utf-8")
+    (tmp_path / "little.txt").write_text("Hardly a text.\nNo.\nNone.\n", encoding="utf-8")
     with pytest.raises(ConfigError) as refused:
         Draft.of(Asked("my", **asked))
     assert expected in str(refused.value)
@@ -349,3 +349,40 @@ def test_a_name_that_is_no_file_s() -> None:
 )
 def test_a_vocabulary_for_the_text_and_the_model(size: int, parameters: int, expected: int) -> None:
     assert smaller(vocabulary(size), parameters) == expected
+
+
+@pytest.mark.parametrize(
+    ("texts", "name", "expected"),
+    [
+        ([sentence(1) * 500], "one.txt", r"1 document \(a document here is a line\)"),
+        ([sentence(1) * 500, sentence(2) * 500], "two.jsonl", r"2 documents \(a document here is a row\)"),
+        ([sentence(1)] * 300, "same.txt", r"300 documents, all alike \(a document here is a paragraph\)"),
+        ([sentence(1), sentence(2)] * 150, "same.jsonl", "300 documents, 2 of them different"),
+    ],
+)
+def test_text_that_leaves_nothing_to_hold_out(tmp_path: Path, texts: list[str], name: str, expected: str) -> None:
+    path = write_texts(tmp_path / name, texts)
+    with pytest.raises(DataError, match=expected):
+        draft(text=path)
+
+
+def write_texts(path: Path, texts: list[str]) -> Path:
+    """Paragraphs, or lines of JSON."""
+    lines = [json.dumps({"text": text}) for text in texts]
+    path.write_text("\n".join(lines) if path.suffix == ".jsonl" else "\n\n".join(texts), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("texts", "notes"),
+    [
+        ([sentence(n) for n in range(3000)], []),
+        ([sentence(0) * 50000, *(sentence(n) for n in range(1, 3000))], ["one document has 94 % of the text"]),
+        ([sentence(n) * 100 for n in range(4)], ["2 of 4 documents are held out"]),
+    ],
+)
+def test_a_document_that_decides_and_held_out_ones_that_are_many_are_told(
+    tmp_path: Path, texts: list[str], notes: list[str]
+) -> None:
+    found = draft(text=write_texts(tmp_path / "texts.jsonl", texts))[0].notes
+    assert [note.split(",")[0] for note in found] == notes

@@ -6,6 +6,7 @@ stands there. A look takes a bounded time: of many files some are looked at, of 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,7 +120,7 @@ def inspect_chats(
     if plain := [file for file, head in heads.items() if head.is_text]:
         expected, hint = (
             "conversations: .jsonl, .json, .parquet, .csv or .tsv",
-            f"--text {plain[0]} trains on it as text",
+            f"--text {shlex.quote(str(plain[0]))} trains on it as text",
         )
         raise DataError(Problem(f"{plain[0]} is plain text", key, expected=expected, hint=hint))
     declared = {file: _chat_columns(file, head, columns, roles, key) for file, head in heads.items()}
@@ -179,12 +180,13 @@ def _text_column(file: Path, head: Head, column: str | None, key: str) -> str:
             raise _no_column(file, column, names, key)
         return column
     if (chats := has_conversations(rows)) and "text" not in names:
-        hint = f"--chats {file} trains on them as conversations"
+        hint = f"--chats {shlex.quote(str(file))} trains on them as conversations"
         raise DataError(Problem(f"{file} holds conversations, in the column {chats!r}", key, "", "documents", hint))
     if (found := find_text_column(rows)) is None:
         lengths = text_lengths(rows)
         likely = max(names, key=lambda name: lengths.get(name, 0))
-        hint = f"name it: --column text={likely}; if these are questions with answers: --chats {file}"
+        chats = f"if these are questions with answers: --chats {shlex.quote(str(file))}"
+        hint = f"name it: {_column('text', likely)}; {chats}"
         message = f"{file} has no column that is clearly text; it has: {listed(names)}"
         raise DataError(Problem(message, key, expected="a column of documents", hint=hint))
     return found
@@ -203,15 +205,21 @@ def _chat_columns(
         lengths = text_lengths(rows)
         longest = sorted(lengths, key=lambda name: lengths[name])[-2:]
         prompt, completion = [name for name in names if name in longest] if len(longest) == 2 else (names[0], names[-1])
-        hint = f"name them: --column prompt={prompt} --column completion={completion}; if these are documents: --text"
+        named = f"{_column('prompt', prompt)} {_column('completion', completion)}"
+        hint = f"name them: {named}; if these are documents: --text {shlex.quote(str(file))}"
         message = f"{file} has no columns that are clearly conversations; it has: {listed(names)}"
         expected = "a list of messages, or a question and its answer"
         raise DataError(Problem(message, key, expected=expected, hint=hint))
     if found.unknown:
         message = f"{file} has the role{'s' * (len(found.unknown) > 1)} {', '.join(map(repr, found.unknown[:SHOWN]))}"
-        hint = f"say what it is: --role {found.unknown[0]}=user"
+        hint = f"say what it is: --role {shlex.quote(f'{found.unknown[0]}=user')}"
         raise DataError(Problem(message, key, expected="user, assistant, system or tool", hint=hint))
     return found
+
+
+def _column(known: str, name: str) -> str:
+    """An option that names a column, as a shell takes it."""
+    return f"--column {shlex.quote(f'{known}={name}')}"
 
 
 def _no_column(file: Path, name: str, names: Sequence[str], key: str) -> DataError:
