@@ -103,6 +103,11 @@ class Draft:
         return cls(asked, machine, text, chats, base, model, parameters, row, chat_row)
 
     @property
+    def held_out_text(self) -> int:
+        """Documents that are held out: one part where conversations are evaluated, else two."""
+        return self.text.held_out(self.row) * (1 if self.chats else 2) if self.text else 0
+
+    @property
     def notes(self) -> list[str]:
         """What of the files isn't as a user may think."""
         found = []
@@ -116,10 +121,7 @@ class Draft:
         if self.text and (share := self.text.largest):
             decided = "its hash decides whether it is trained on or held out"
             found.append(f"one document has {int(100 * share)} % of the text, and {decided}; part it into several")
-        if (
-            self.text
-            and (held_out := self.text.held_out(self.row) * (1 if self.chats else 2)) > self.text.seen.rows / 4
-        ):
+        if self.text and (held_out := self.held_out_text) > self.text.seen.rows / 4:
             found.append(f"{held_out} of {self.text.seen.rows} documents are held out, and not trained on")
         if self.chats and (malformed := self.chats.seen.malformed):
             lines = "; ".join(str(problem).splitlines()[0] for problem in malformed[:3])
