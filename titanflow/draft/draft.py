@@ -84,8 +84,6 @@ class Draft:
         wanted = parse_size(asked.size) if asked.size else None
         machine, base = Machine.here(), Base.of(asked.base) if asked.base else None
         columns = {known: name for known, name in asked.columns.items() if known != "text"}
-        if base and asked.text and asked.chats and base.new_tokens:
-            raise ConfigError(_two_steps(asked))
         seen = inspect_text(asked.text, asked.columns.get("text")) if asked.text else None
         said = inspect_chats(asked.chats, columns, asked.roles) if asked.chats else None
         vocab_size = vocabulary(seen.size) if seen else SMALLEST
@@ -141,14 +139,6 @@ def _name_problem(name: str) -> Problem | None:
             f"found {name!r}", "NAME", expected="the experiment's name, without its file's ending", hint=hint
         )
     return name_problem(name, "NAME", hint=hint)
-
-
-def _two_steps(asked: Asked) -> Problem:
-    """A pretraining keeps its base's tokens; a fine-tuning may add some to a base that is finished."""
-    found = f"{asked.base} has neither a chat template nor the tokens of one, which --text can't teach it"
-    first = f"titanflow init {asked.name}-text --base {asked.base} --text …, and run it"
-    then = f"titanflow init {asked.name} --base runs/{asked.name}-text/main/publish/model --chats …"
-    return Problem(found, "--base", expected="--text or --chats with such a base", hint=f"{first}; then {then}")
 
 
 def _bounds(machine: Machine, text: Text | None, base: Base | None) -> tuple[int, int]:

@@ -75,7 +75,6 @@ def _pretrain(draft: Draft, fit: Fit) -> Iterator[str]:
 def _sft(draft: Draft, fit: Fit) -> Iterator[str]:
     chats = draft.chats
     assert chats is not None
-    is_outside = draft.base is not None and draft.text is None
     rows, steps = sft_steps(chats, draft.parameters, draft.chat_row, draft.machine, draft.base is not None)
     yield "  sft:"
     if fit.lora:
@@ -89,10 +88,13 @@ def _sft(draft: Draft, fit: Fit) -> Iterator[str]:
         yield f"    # malformed rows are left out and counted; found: {len(chats.seen.malformed)}"
     yield f"    data: &items {_flow(_data(chats.seen, {'dev': held_out, 'test': held_out}))}"
     yield "    overrides:"
-    if is_outside:
-        assert draft.base is not None
-        tokens = {"new_special_tokens": draft.base.new_tokens} if draft.base.new_tokens else {}
-        yield f"      sft: {_flow({'base': draft.base.named, **tokens})}"
+    if draft.base is not None:
+        said = draft.base.conversations(reads_text=draft.text is not None)
+        base = {"base": draft.base.named} if draft.text is None else {}
+        if sft := {**base, **said.get("sft", {})}:
+            yield f"      sft: {_flow(sft)}"
+        if "chat" in said:
+            yield f"      chat: {_flow(said['chat'])}      # the base has its tokens, and no template"
     passes = steps * rows / max(1, chats.seen.rows - longer - 2 * held_out)
     yield f"      # {passes:.2g} passes over the conversations"
     yield f"      training: {_flow(_training(draft, fit, draft.chat_row, rows, steps))}"

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from own_files import CHATS, TEXTS, faq, messages, sentence, sharegpt, wiki
 from qwen2_repository import CONFIG, TINY, write_tokenizer
+from tokenizers import Tokenizer
 
 from titanflow.common.errors import ConfigError, DataError
 from titanflow.config.experiment import Experiment, load_experiment
+from titanflow.config.files.chat_template import LLAMA3, TOKENS
 from titanflow.draft import machine
 from titanflow.draft.draft import Asked, Draft
 from titanflow.draft.fitting import fitting
@@ -282,12 +284,25 @@ def test_a_base_without_a_template_gets_the_tokens_of_one(tmp_path: Path) -> Non
     make_plan("my")
 
 
-def test_text_teaches_such_a_base_no_tokens(tmp_path: Path) -> None:
+def test_a_base_that_reads_text_first_gets_a_template_that_needs_no_tokens(tmp_path: Path) -> None:
     base = write_plain_base(tmp_path / "base")
-    with pytest.raises(ConfigError, match=r"--base runs/my-text/main/publish/model --chats …"):
-        draft(text=wiki(tmp_path), chats=faq(tmp_path), base=base)
-    draft(text=wiki(tmp_path), base=base)
+    _, experiment, _ = draft(text=wiki(tmp_path), chats=faq(tmp_path), base=base)
+    config = experiment.modules["sft"].config
+    assert (config["chat"]["template"], config["sft"]["new_special_tokens"]) == ("zephyr", [])
+    assert experiment.modules["evaluate"].config["models"] == ["sft"]
     make_plan("my")
+
+
+@pytest.mark.parametrize("has_text", [True, False])
+def test_a_base_with_llama_3_s_tokens_gets_its_template(tmp_path: Path, has_text: bool) -> None:
+    base = write_plain_base(tmp_path / "base")
+    tokenizer = Tokenizer.from_file(f"{base}/tokenizer.json")
+    tokenizer.add_special_tokens(list(TOKENS[LLAMA3]))
+    tokenizer.save(f"{base}/tokenizer.json")
+    text = {"text": wiki(tmp_path)} if has_text else {}
+    _, experiment, _ = draft(**text, chats=faq(tmp_path), base=base)
+    config = experiment.modules["sft"].config
+    assert (config["chat"]["template"], config["sft"]["new_special_tokens"]) == ("llama3", [])
 
 
 def test_a_base_keeps_a_context_that_conversations_fit_into(tmp_path: Path) -> None:
