@@ -132,7 +132,9 @@ def _publish(draft: Draft) -> Iterator[str]:
     model = {} if draft.chats else {"model": "pretrain"}
     yield "  publish:"
     yield "    config: publish.yaml"
-    if not draft.asked.hub:
+    if draft.asked.hub:
+        yield "    # into a private repository; a run needs HF_TOKEN (with write access) or `hf auth login` at its start"
+    else:
         yield "    # into the run's folder; to the Hub: target: hub, repo_id: OWNER/NAME"
     yield "    # own_tasks: true publishes your held-out items, too, so that anyone can make the scores again;"
     yield "    # license: apache-2.0 is what the card says, unless you set another"

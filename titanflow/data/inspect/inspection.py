@@ -19,6 +19,7 @@ from titanflow.data.files.local_files import LocalFiles, local_files
 from titanflow.data.inspect.chat_columns import ChatColumns, find_chat_columns, has_conversations
 from titanflow.data.inspect.facts import FileFacts, chat_facts, text_facts
 from titanflow.data.inspect.head import Head, read_head
+from titanflow.data.inspect.misread import check_rows
 from titanflow.data.inspect.text_columns import column_names, find_text_column, listed, text_lengths
 
 FILES = 200
@@ -27,6 +28,8 @@ BYTES = 16 << 20
 """At most so many bytes of text are read in all."""
 FEW = 50
 """Fewer documents are too few to hold some of them out, so that files are parted into smaller ones."""
+REFUSED = ("rejected",)
+"""Columns of what a model should not say."""
 ROWS = 500
 """Rows by which the columns are told."""
 SHOWN = 5
@@ -175,6 +178,7 @@ def _keyed(problems: Sequence[Problem], key: str) -> DataError:
 def _text_column(file: Path, head: Head, column: str | None, key: str) -> str:
     rows = [row for _, row in head.rows[:ROWS]]
     names = column_names(rows)
+    check_rows(file, rows, key)
     if column is not None:
         if column not in names:
             raise _no_column(file, column, names, key)
@@ -197,16 +201,13 @@ def _chat_columns(
 ) -> ChatColumns:
     rows = [row for _, row in head.rows[:ROWS]]
     names = column_names(rows)
+    check_rows(file, rows, key)
     for name in columns.values():
         if name not in names and not has_conversations(rows):
             raise _no_column(file, name, names, key)
     found = find_chat_columns(rows, columns, roles)
     if found is None:
-        lengths = text_lengths(rows)
-        longest = sorted(lengths, key=lambda name: lengths[name])[-2:]
-        prompt, completion = [name for name in names if name in longest] if len(longest) == 2 else (names[0], names[-1])
-        named = f"{_column('prompt', prompt)} {_column('completion', completion)}"
-        hint = f"name them: {named}; if these are documents: --text {shlex.quote(str(file))}"
+        hint = f"{_likely_pair(rows)}; if these are documents: --text {shlex.quote(str(file))}"
         message = f"{file} has no columns that are clearly conversations; it has: {listed(names)}"
         expected = "a list of messages, or a question and its answer"
         raise DataError(Problem(message, key, expected=expected, hint=hint))
@@ -215,6 +216,16 @@ def _chat_columns(
         hint = f"say what it is: --role {shlex.quote(f'{found.unknown[0]}=user')}"
         raise DataError(Problem(message, key, expected="user, assistant, system or tool", hint=hint))
     return found
+
+
+def _likely_pair(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How to name the columns of a question and its answer, if two columns can be meant."""
+    lengths = {name: length for name, length in text_lengths(rows).items() if name.strip().lower() not in REFUSED}
+    longest = sorted(lengths, key=lambda name: lengths[name])[-2:]
+    if len(longest) < 2:
+        return 'a row is {"messages": [{"role": "user", "content": …}, …]}, or has a question and an answer'
+    prompt, completion = (name for name in lengths if name in longest)
+    return f"name them: {_column('prompt', prompt)} {_column('completion', completion)}"
 
 
 def _column(known: str, name: str) -> str:
