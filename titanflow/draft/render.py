@@ -133,7 +133,7 @@ def _publish(draft: Draft) -> Iterator[str]:
     yield "  publish:"
     yield "    config: publish.yaml"
     if draft.asked.hub:
-        yield "    # into a private repository; a run needs HF_TOKEN (with write access) or `hf auth login` at its start"
+        yield "    # into a private repository; a run needs HF_TOKEN (write access) or `hf auth login` at its start"
     else:
         yield "    # into the run's folder; to the Hub: target: hub, repo_id: OWNER/NAME"
     yield "    # own_tasks: true publishes your held-out items, too, so that anyone can make the scores again;"
