@@ -27,6 +27,7 @@ from titanflow.common.hub_names import is_revision
 from titanflow.publish.bundle import LINEAGE
 from titanflow.publish.integrity import Check, check_folder, check_tree
 from titanflow.publish.signing.key import read_public_key
+from titanflow.runs.published_folder import model_hint
 
 KINDS = {"a file": Path.is_file, "a pipe": Path.is_fifo, "a socket": Path.is_socket, "a device": Path.is_char_device}
 """What a path may be instead of a folder, and how to find out without opening it."""
@@ -93,7 +94,7 @@ def no_folder(source: str) -> Problem:
         return Problem(f"{source} is a link that leads nowhere", expected=expected)
     beside = [f"{path.parent / one.name}" for one in sorted(path.parent.glob("*")) if one.is_dir()]
     near = difflib.get_close_matches(source, beside, n=1)
-    hint = f"did you mean {near[0]}?" if near else ""
+    hint = f"did you mean {near[0]}?" if near else model_hint(source)
     return Problem(f"there is no folder {source}", expected=expected, hint=hint)
 
 

@@ -13,6 +13,7 @@ from titanflow.architectures.torchtitan import load_snapshot
 from titanflow.architectures.weights import model_weights
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.files.chat_template import CHATML, LLAMA3, TOKENS, ZEPHYR, template_of
+from titanflow.runs.published_folder import model_hint
 
 KEY = "--base"
 
@@ -38,7 +39,8 @@ class Base:
             raise ConfigError(problems) from None
         if found is None:
             expected = "the folder of a model, as runs/mine/main/publish/model, or owner/name on the Hub"
-            raise ConfigError(Problem(f"{named} isn't there (looked for it in {Path.cwd()})", KEY, "", expected))
+            message = f"{named} isn't there (looked for it in {Path.cwd()})"
+            raise ConfigError(Problem(message, KEY, "", expected, model_hint(named)))
         if found.tokenizer is None:
             raise ConfigError(Problem(f"{named} has no {TOKENIZER_FILE}", KEY, expected="a model with its tokenizer"))
         return cls(named, found)
