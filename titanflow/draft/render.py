@@ -13,7 +13,10 @@ from titanflow.common.quantities import short
 from titanflow.data.inspect.inspection import Inspection
 from titanflow.draft.draft import Draft
 from titanflow.draft.recipe import base_rate, learning_rate, pretrain_steps, sft_steps
-from titanflow.draft.sizes import FLAVOR, UNSCALED
+from titanflow.draft.sizes import FLAVOR, UNSCALED, parse_size
+
+NEAR = 0.2
+"""A model whose size differs from the asked one by more is said to."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,10 @@ def _described(seen: Inspection) -> str:
 
 def _why_so_many(draft: Draft) -> str:
     if draft.asked.size:
-        return f", as --size {draft.asked.size} asks"
+        is_near = abs(draft.parameters / parse_size(draft.asked.size) - 1) < NEAR
+        return (
+            f", {'as' if is_near else 'the nearest to what'} --size {draft.asked.size} asks{'' if is_near else ' for'}"
+        )
     return ": as many as this text and a short run here can teach; --size 10M asks for others"
 
 

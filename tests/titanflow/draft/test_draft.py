@@ -132,7 +132,9 @@ def test_rates_fall_with_the_size_and_a_base_moves_less() -> None:
 def test_as_many_parameters_as_asked_for(tmp_path: Path) -> None:
     made, _, text = draft(text=wiki(tmp_path), size="10M")
     assert made.parameters == pytest.approx(10_000_000, rel=0.1)
-    assert "--size 10M" in text
+    assert "as --size 10M asks" in text
+    # The smallest llama that a draft makes is larger.
+    assert "the nearest to what --size 100k asks for" in draft(text=tmp_path / "wiki.txt", size="100k")[2]
 
 
 @pytest.mark.parametrize("size", [10**6, 10**7, 10**8, 10**9, 10**10])
