@@ -173,9 +173,8 @@ def _described(seen: Inspection) -> str:
 def _why_so_many(draft: Draft) -> str:
     if draft.asked.size:
         is_near = abs(draft.parameters / parse_size(draft.asked.size) - 1) < NEAR
-        return (
-            f", {'as' if is_near else 'the nearest to what'} --size {draft.asked.size} asks{'' if is_near else ' for'}"
-        )
+        asked = f"--size {draft.asked.size} asks"
+        return f", as {asked}" if is_near else f", the nearest to what {asked} for"
     return ": as many as this text and a short run here can teach; --size 10M asks for others"
 
 
