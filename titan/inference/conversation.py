@@ -19,7 +19,7 @@ from titanflow.data.chat.keys import spelled
 from titanflow.data.chat.proof.answer_forms import AnswerForms
 from titanflow.data.chat.render import ChatRenderer
 from titanflow.data.tokenizer.special_tokens import SpecialTokens
-from titanflow.runs.published_folder import model_hint
+from titanflow.files.published_folder import model_hint
 
 BELOW = ("", "export", "model")
 """A model lies in its own folder, or within that of a training or a publish stage."""

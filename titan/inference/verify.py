@@ -24,10 +24,10 @@ from titanflow.common.credentials import redact
 from titanflow.common.errors import ConfigError, DataError, HubError, Problem, TitanflowError
 from titanflow.common.hub_endpoint import hub_endpoint, use_plain_transfer
 from titanflow.common.hub_names import is_revision
+from titanflow.files.published_folder import model_hint
 from titanflow.publish.bundle import LINEAGE
 from titanflow.publish.integrity import Check, check_folder, check_tree
 from titanflow.publish.signing.key import read_public_key
-from titanflow.runs.published_folder import model_hint
 
 KINDS = {"a file": Path.is_file, "a pipe": Path.is_fifo, "a socket": Path.is_socket, "a device": Path.is_char_device}
 """What a path may be instead of a folder, and how to find out without opening it."""

@@ -15,8 +15,8 @@ from titanflow.architectures.huggingface import (
 )
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.files import expanded
+from titanflow.files.published_folder import model_hint
 from titanflow.runs.contract import RESULT_FILE
-from titanflow.runs.published_folder import model_hint
 
 
 def outside_base(named: str, revision: str | None = None) -> BaseArchitecture | None:

@@ -13,7 +13,7 @@ from titanflow.architectures.torchtitan import load_snapshot
 from titanflow.architectures.weights import model_weights
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.files.chat_template import CHATML, LLAMA3, TOKENS, ZEPHYR, template_of
-from titanflow.runs.published_folder import model_hint
+from titanflow.files.published_folder import model_hint
 
 KEY = "--base"
 

@@ -9,7 +9,7 @@ from titan.inference.conversation import model_folder
 from titan.inference.verify import no_folder
 from titanflow.common.errors import ConfigError
 from titanflow.draft.base import Base
-from titanflow.runs.published_folder import model_hint
+from titanflow.files.published_folder import model_hint
 
 
 @pytest.fixture(autouse=True)
