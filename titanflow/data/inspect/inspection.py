@@ -243,7 +243,7 @@ def _refuse_several(named: Mapping[Path, str], key: str, expected: str) -> None:
     by_way = {way: file for file, way in reversed(list(named.items()))}
     if len(by_way) > 1:
         message = "; ".join(f"{file}: {way}" for way, file in list(by_way.items())[:SHOWN])
-        hint = "rename the columns, or name files of one kind alone; an experiment mixes several kinds by `data.mixture`"
+        hint = "rename the columns, or name files of one kind alone; an experiment mixes kinds by `data.mixture`"
         raise DataError(Problem(message, key, expected=expected, hint=hint))
 
 
