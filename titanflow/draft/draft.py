@@ -121,6 +121,9 @@ class Draft:
             found.append(f"one document has {int(100 * share)} % of the text, and {decided}; part it into several")
         if self.text and (held_out := self.held_out_text) > self.text.seen.rows / 4:
             found.append(f"{held_out} of {self.text.seen.rows} documents are held out, and not trained on")
+        if self.base and self.text and self.row < (known := self.base.found.seq_len):
+            had = f"{self.base.named} has one of {known:,}"
+            found.append(f"the model's context will be {self.row:,} tokens, as its text is trained in; {had}")
         if self.chats and (malformed := self.chats.seen.malformed):
             lines = "; ".join(str(problem).splitlines()[0] for problem in malformed[:3])
             found.append(f"{len(malformed)} malformed rows will be left out: {lines}")

@@ -310,6 +310,7 @@ def test_a_base_with_llama_3_s_tokens_gets_its_template(tmp_path: Path, has_text
 def test_a_base_keeps_a_context_that_conversations_fit_into(tmp_path: Path) -> None:
     text, base = wiki(tmp_path, 9000), write_base(tmp_path / "base")
     new, on_base = draft(text=text)[1], draft(text=text, base=base)[1]
+    assert f"{base} has one of" in draft(text=text, base=base)[0].notes[-1]
     rows = [one.modules["pretrain"].config["training"]["seq_len"] for one in (new, on_base)]
     assert rows == [128, machine.Machine(CPU).longest_row]
 

@@ -20,7 +20,10 @@ ROLE_KEYS = ("role", "from", "speaker", "author", "sender", "who")
 CONTENT_KEYS = ("content", "value", "text", "message", "body", "utterance")
 """Names of a message's keys."""
 PROMPTS = ("prompt", "question", "query", "instruction", "input", "user", "human", "problem", "request")
-COMPLETIONS = ("completion", "answer", "response", "output", "assistant", "reply", "solution", "target", "chosen")
+COMPLETIONS = (
+    *("completion", "answer", "response", "output", "assistant", "gpt", "bot"),
+    *("reply", "solution", "target", "chosen"),
+)
 """Names of the columns of a question and its answer; an earlier one goes before a later one."""
 SYSTEMS = ("system", "system_prompt", "system_message")
 FEW_ROLES = 6

@@ -207,6 +207,10 @@ def answered(n: int) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
+        (
+            lambda n: {"human": f"What is {n}?", "gpt": sentence(n)},
+            {"chat_format": "prompt_completion", "columns": {"prompt": "human", "completion": "gpt"}},
+        ),
         (lambda n: {"prompt": asked(n), "completion": answered(n)}, {"chat_format": "prompt_completion"}),
         (
             lambda n: {"prompt": asked(n), "chosen": answered(n), "rejected": answered(-n)},
