@@ -16,6 +16,9 @@ from titanflow.common.errors import DataError, Problem
 OTHER_RUN = "--run NAME makes a run beside this one"
 """What to do about a file of a run: what the stage made may be whole."""
 
+DAMAGES = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError)
+"""What a reader raises of a file that holds something else than was written."""
+
 
 @contextmanager
 def readable(path: Path, hint: str = OTHER_RUN) -> Iterator[None]:
@@ -35,7 +38,7 @@ def readable(path: Path, hint: str = OTHER_RUN) -> Iterator[None]:
         found = ": ".join([*map(str, first["loc"]), first["msg"]])
         message = f"another version of titanflow wrote it, or it was changed ({found})"
         raise DataError(Problem(message, origin=str(path), hint=hint)) from error
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+    except DAMAGES as error:
         raise DataError(Problem(f"can't be read: {_told(error)}", origin=str(path), hint=hint)) from error
 
 

@@ -15,6 +15,8 @@ from titanflow.common.errors import DataError
 from titanflow.data.dataset_info import read_facts, read_info
 from titanflow.data.local_copy import COPY_FILE, _fault
 from titanflow.data.parts.work import Part
+from titanflow.data.prepared import mapped
+from titanflow.data.tokenizer.tokenizer import described_tokenizer
 from titanflow.files.own_files import read_mapping, readable
 from titanflow.nightly.night import Night
 from titanflow.planning.plan import make_plan
@@ -103,6 +105,16 @@ def test_a_plan_names_damaged_rows(tmp_path: Path, damage: str) -> None:
     path = written(data, "dataset.json", damage)
     with pytest.raises(DataError, match=f"^{path}: can't be read.*\n    remove the folder {data}"):
         make_plan("tiny", configs).as_json()
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut"])
+def test_a_damaged_array_or_tokenizer_is_named(tmp_path: Path, damage: str) -> None:
+    path = written(tmp_path, "tokens.npy", damage)
+    with pytest.raises(DataError, match=f"^{path}: can't be read: .*\n    remove the folder {tmp_path}"):
+        mapped(tmp_path, "tokens.npy")
+    path = written(tmp_path, "tokenizer.json", damage)
+    with pytest.raises(DataError, match=f"^{path}: can't be read: "):
+        described_tokenizer(tmp_path)
 
 
 def test_what_is_missing_in_a_file_is_said(tmp_path: Path) -> None:
