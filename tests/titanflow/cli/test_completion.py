@@ -10,16 +10,21 @@ from typer.testing import CliRunner
 from titanflow.cli.main import app
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an experiment, a file that is none, and a tree of configs whose experiment has two runs."""
-    configs = write_tiny_experiment(tmp_path)
+    folder = tmp_path_factory.mktemp("completed")
+    configs = write_tiny_experiment(folder)
     for run in ("main", "second"):
         finish(configs, run=run, upto="prepare")
-    (tmp_path / "mine.yaml").write_text("modules: {}\n")
-    (tmp_path / "modest.yaml").write_text("training: {steps: 1}\n")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    (folder / "mine.yaml").write_text("modules: {}\n")
+    (folder / "modest.yaml").write_text("training: {steps: 1}\n")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
 
 
 def completed(line: str, shell: str = "bash") -> list[str]:
@@ -49,11 +54,11 @@ def completed(line: str, shell: str = "bash") -> list[str]:
         ("titanflow run --configs nowhere t", []),
     ],
 )
-def test_names_and_options_are_completed(here: Path, line: str, offered: list[str]) -> None:
+def test_names_and_options_are_completed(line: str, offered: list[str]) -> None:
     assert completed(line) == offered
 
 
-def test_zsh_is_told_the_same(here: Path) -> None:
+def test_zsh_is_told_the_same() -> None:
     assert "second" in " ".join(completed("titanflow report tiny --run s", "zsh"))
 
 
