@@ -32,7 +32,7 @@ from titanflow.runs.metrics import read_metrics
 from titanflow.runs.results import read_result
 
 TITLE = "titanflow run"
-WIDTH = 84
+WIDTH = 92
 FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 """rich's pictures ask a server for their font."""
 FAMILY = "DejaVu Sans Mono, Menlo, Consolas, monospace"

@@ -74,10 +74,11 @@ class Watch:
         try:
             text = self._path.read_text(encoding="utf-8")
             holder = json.loads(text)
-        except (OSError, ValueError):
-            return ""
-        # Of this machine the system knows: its lock is free.
-        if holder["machine"] == machine():
+            told = f"process {holder['pid']} on {holder['host']}"
+            # Of this machine the system knows: its lock is free.
+            if holder["machine"] == machine():
+                return ""
+        except (OSError, ValueError, LookupError, TypeError):
             return ""
         now = time.monotonic()
         if text != self._seen:
@@ -86,7 +87,7 @@ class Watch:
         if now - self._since >= self._dead:
             return ""
         job = f", job {holder['job']}" if holder.get("job") else ""
-        return f"process {holder['pid']} on {holder['host']}{job}"
+        return told + job
 
 
 def job_of(environ: Mapping[str, str]) -> str | None:

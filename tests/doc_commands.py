@@ -66,7 +66,7 @@ def _parsed(arguments: list[str]) -> list[str]:
     A text may name a command alone (`titanflow verify`), without what the command asks for.
     """
     command = get_command(app)
-    if arguments[:1] in (["--help"], ["--install-completion"]):
+    if arguments[:1] in (["-h"], ["--help"], ["--version"], ["--install-completion"]):
         return arguments
     context = command.make_context("titanflow", list(arguments), resilient_parsing=True)
     name, found, rest = command.resolve_command(context, list(arguments))  # type: ignore[attr-defined]

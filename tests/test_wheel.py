@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
+import runpy
 import socket
 import subprocess
 import sys
 import zipfile
+from email import message_from_string
 from pathlib import Path
 
 import pytest
@@ -57,6 +60,27 @@ def test_every_file_is_in_it(wheel: Path) -> None:
     wanted = {Path("titanflow") / path if path.parts[0] == "configs" else path for path in there}
     found = {path.relative_to(wheel) for path in wheel.rglob("*") if path.is_file()}
     assert {path for path in found if "dist-info" not in path.parts[0]} == wanted
+
+
+def test_its_page_has_no_link_that_leads_nowhere(wheel: Path) -> None:
+    (found,) = wheel.glob("*.dist-info/METADATA")
+    metadata = message_from_string(found.read_text(encoding="utf-8"))
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    page = metadata.get_payload()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert sum(name in page for name in re.findall(r"\]\((docs/[\w-]+\.md)\)", readme)) >= 19
+    assert re.findall(r"\]\((?!https://)|<img|<picture|^<!--", page, re.MULTILINE) == []
+    assert "lie in the source distribution" in page
+
+
+def test_its_links_lead_to_the_repository_if_that_has_an_address() -> None:
+    package_page = runpy.run_path(str(ROOT / "hatch_build.py"))["package_page"]
+    page = package_page((ROOT / "README.md").read_text(encoding="utf-8"), "https://example.org/titanflow")
+    targets = re.findall(r"\]\(([^)]+)\)", page)
+    assert len(targets) > 25
+    beginnings = ("https://example.org/titanflow/blob/HEAD/", "https://example.org/titanflow/raw/HEAD/docs/images/")
+    assert [target for target in targets if not target.startswith(beginnings)] == []
+    assert "<img" not in page
 
 
 def test_the_plan_of_its_own_experiment(wheel: Path, hostile: Path) -> None:

@@ -34,6 +34,8 @@ MARKS: dict[Progress, tuple[str, str, str]] = {
     "stopped": ("■", "#", "yellow"),
 }
 """A stage's mark, the same in ASCII, and its colour."""
+ELLIPSIS = ("…", "...")
+"""What stands for the rest of a text; the second in ASCII."""
 
 
 @dataclass
@@ -63,6 +65,7 @@ class RunView(Watcher):
         self._rows = {stage.stage: Row(stage) for stage in plan.stages}
         self._began = time.monotonic()
         self._doing = "starting Prefect"
+        self._is_over = False
 
     def plans(self, plan: Plan) -> None:
         self._plan, self._rows, self._doing = plan, {stage.stage: Row(stage) for stage in plan.stages}, ""
@@ -82,7 +85,7 @@ class RunView(Watcher):
         row.progress = "done"
 
     def close(self, error: BaseException | None) -> None:
-        self._doing, self.shows_steps = "", False
+        self._doing, self.shows_steps, self._is_over = "", False, True
         for row in self._rows.values():
             if row.progress == "runs":
                 row.progress = "failed" if isinstance(error, Exception) else "stopped"
@@ -111,21 +114,21 @@ class RunView(Watcher):
         now = time.monotonic()
         rows = list(self._rows.values())
         stages = {row.plan.stage: self._stage(row, now, width, ascii_only) for row in rows}
-        found = [self._title(rows, now), *(line for lines in stages.values() for line in lines)]
+        found = [self._title(rows, now, ascii_only), *(line for lines in stages.values() for line in lines)]
         if len(found) > height:
             running = [line for row in rows if row.progress == "runs" for line in stages[row.plan.stage]]
             found = [*(running or found[1:]), found[0]][:height]
         for line in found:
             line.no_wrap = True
-            line.truncate(width, overflow="ellipsis")
+            _cut(line, width, ascii_only)
         return found
 
-    def _title(self, rows: list[Row], now: float) -> Text:
+    def _title(self, rows: list[Row], now: float, ascii_only: bool) -> Text:
         title = Text.assemble((f"{self._plan.experiment} / {self._plan.run}", "bold"), f"  {clock(now - self._began)}")
-        if left := self._left(rows, now):
+        if not self._is_over and (left := self._left(rows, now)):
             title.append(f"  {left}")
         if self._doing:
-            title.append(f"  {self._doing} …", "dim")
+            title.append(f"  {self._doing} {ELLIPSIS[ascii_only]}", "dim")
         return title
 
     def _left(self, rows: list[Row], now: float) -> str:
@@ -148,14 +151,15 @@ class RunView(Watcher):
             head.append(f" {'' if seconds is None else '~' + clock(seconds):>{TIME_WIDTH}}  {_waits_for(row)}")
             head.stylize("dim")
             return [head]
-        head.append(f" {'' if row.seconds is None else clock(row.seconds):>{TIME_WIDTH}}  {row.text}")
+        far = _step(row.standing) if row.standing is not None and row.standing.newest else ""
+        head.append(f" {'' if row.seconds is None else clock(row.seconds):>{TIME_WIDTH}}  {row.text or far}")
         return [head, *_warned(row)]
 
     def _running(
         self, head: Text, row: Row, standing: Standing, now: float, width: int, ascii_only: bool
     ) -> list[Text]:
         newest, left = standing.newest, standing.countdown(now)
-        parts = [f"step {newest['step']:,}" + (f" of {standing.steps:,}" if standing.steps else "")] if newest else []
+        parts = [_step(standing)] if newest else []
         parts += [f"{clock(left)} left"] if left is not None else []
         parts += [f"{thousands(newest['tokens_per_second'])} tokens/s"] if "tokens_per_second" in newest else []
         head.append(
@@ -168,6 +172,17 @@ class RunView(Watcher):
         if newest and (standing.share == 1.0 or "task" in newest) and row.said:
             lines.append(Text(" " * INDENT + row.said, "dim"))
         return [*lines, *_warned(row)]
+
+
+def _step(standing: Standing) -> str:
+    return f"step {standing.newest['step']:,}" + (f" of {standing.steps:,}" if standing.steps else "")
+
+
+def _cut(line: Text, width: int, ascii_only: bool) -> None:
+    if line.cell_len > width:
+        rest = ELLIPSIS[ascii_only][:width]
+        line.truncate(width - len(rest))
+        line.append(rest)
 
 
 def _waits_for(row: Row) -> str:

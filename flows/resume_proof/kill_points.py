@@ -133,6 +133,6 @@ def last_step(metrics: Path) -> int:
     for line in reversed(lines):
         try:
             return int(json.loads(line)["step"])
-        except (ValueError, KeyError):
+        except (ValueError, LookupError, TypeError):
             continue
     return 0

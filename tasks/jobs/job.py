@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 
-from titanflow.common.errors import ConfigError, Problem
+from titanflow.common.errors import DataError
 from titanflow.common.files import write_text_atomically
+from titanflow.files.own_files import read_mapping, readable
 from titanflow.planning.cluster.resources import job_name
 from titanflow.runs.contract import JOB_FILE, STAGES, Strict
+
+HINT = "look whether its job is still there (squeue --me, kubectl get jobsets), end it, and remove the file"
 
 
 @dataclass(frozen=True)
@@ -74,24 +77,21 @@ class Job(Strict):
         """The last job of a stage's folder; None if it never had one.
 
         Raises:
-            ConfigError: the record is damaged, so that nobody knows whether a job still writes into the folder.
+            DataError: the record is damaged, so that nobody knows whether a job still writes into the folder.
         """
         path = folder / JOB_FILE
         if not path.is_file():
             return None
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            found = f"no record of a stage's job: {error.errors()[0]['msg']}"
-            hint = "look whether its job is still there (squeue --me, kubectl get jobsets), end it, and remove the file"
-            raise ConfigError(Problem(found, origin=str(path), hint=hint)) from error
+        stored = read_mapping(path, HINT)
+        with readable(path, HINT):
+            return cls.model_validate(stored)
 
 
 def unended(folder: Path) -> dict[str, Job]:
     """The jobs of a run's stages whose end no flow has seen, by stage; no scheduler is asked."""
     found: dict[str, Job] = {}
     for stage in STAGES:
-        with contextlib.suppress(ConfigError):
+        with contextlib.suppress(DataError):
             job = Job.of(folder / stage)
             if job is not None and not job.ended and job.is_of(stage, folder / stage):
                 found[stage] = job

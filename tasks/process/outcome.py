@@ -57,8 +57,8 @@ def read_outcome(
         by, what_helps = "Slurm" if by_slurm else "the kernel", _less_of_a_job(stage, folder, bool(by_slurm))
         told = f"{stage} was killed by {by}, out of memory{resumes(stage, folder)}: {what_helps}."
         raise StageFailed(told + _shown(tail, log))
-    if (folder / ERROR_FILE).exists():
-        raise _own_error(stage, folder, log, text)
+    if error := StageError.of(folder):
+        raise _own_error(stage, error, folder, log, text)
     if returncode == 0:
         raise StageFailed(f"{stage} ended without an error and without {RESULT_FILE}.{_shown(tail, log)}")
     if status in STOPPED:
@@ -78,8 +78,7 @@ def log_tail(log: Path, start: int = 0) -> list[str]:
         return file.read().decode(errors="replace").splitlines()
 
 
-def _own_error(stage: str, folder: Path, log: Path, text: str) -> TitanflowError:
-    error = StageError.model_validate_json((folder / ERROR_FILE).read_text(encoding="utf-8"))
+def _own_error(stage: str, error: StageError, folder: Path, log: Path, text: str) -> TitanflowError:
     where = f"\n    its traceback: {folder / ERROR_FILE}\n    its log: {log}"
     kind = getattr(errors, error.type.rpartition(".")[2], None)
     if isinstance(kind, type) and issubclass(kind, TitanflowError) and kind is not TitanflowError:

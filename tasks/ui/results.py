@@ -34,7 +34,7 @@ def headline(result: StageResult) -> str:
             # Not mixtures: their tokens are those of their sources.
             datasets = [dataset for dataset in result.datasets.values() if dataset.get("kind") != "mixture"]
             tokens = sum(dataset.get("tokens", 0) for dataset in datasets)
-            return f"{len(datasets)} datasets, {tokens:,} tokens"
+            return f"{len(datasets)} dataset{'' if len(datasets) == 1 else 's'}, {tokens:,} tokens"
         case TrainResult():
             losses = [f"{name} {value:.4g}" for name, value in _losses(result) if value is not None]
             return ", ".join([f"step {result.step:,}", *losses])

@@ -10,6 +10,7 @@ import pytest
 import typer
 from doc_blocks import BLOCKS, COMMANDS, LANGUAGES, PAGES, ROOT, Block
 from doc_commands import check_settings, known_command
+from example_files import write_files
 from own_files import sharegpt, wiki
 from typer.testing import CliRunner
 
@@ -79,6 +80,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder with the files that a page's reader has."""
     wiki(tmp_path)
     sharegpt(tmp_path)
+    write_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -94,7 +96,9 @@ def names_my(words: list[str]) -> bool:
 
 
 @pytest.mark.parametrize("block", RUN, ids=str)
-def test_a_page_is_followed(block: Block, folder: Path) -> None:
+def test_a_page_is_followed(block: Block, folder: Path, request: pytest.FixtureRequest) -> None:
+    if block.page == "docs/examples.md":
+        request.getfixturevalue("shipped_bases")
     for other in BLOCKS:
         if other.page == block.page and (named := re.fullmatch(r"read: (\w+) (\S+\.yaml)", other.rule)):
             place = folder / "configs" / f"{named[1]}s" / named[2]

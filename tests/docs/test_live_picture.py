@@ -70,7 +70,7 @@ def test_a_picture_shows_what_the_view_showed(run: Path) -> None:
     shown = html.unescape("".join(re.findall(r"<text[^>]*>([^<]*)</text>", svg))).replace("\xa0", " ")
     # Step 40 was written 40 seconds after the training began, which was 50 seconds after the run.
     assert "tiny / main  1:30  about 1:00 left" in shown
-    assert "✓ prepare     0:21  1 datasets, 4,400,000 tokens" in shown
+    assert "✓ prepare     0:21  1 dataset, 4,400,000 tokens" in shown
     assert "▸ pretrain    1:05  step 40 of 100, 1:00 left, 11k tokens/s" in shown
     assert "40%" in shown
     assert "loss 6.000" in shown

@@ -7,7 +7,6 @@ items and the settings. If one of these changes, the task is scored again.
 from __future__ import annotations
 
 import glob
-import json
 import logging
 import shutil
 from collections.abc import Mapping
@@ -21,10 +20,12 @@ from titan.evaluate.lm.cache import PACKAGES
 from titan.evaluate.lm.model import Scored
 from titan.evaluate.scores import as_json
 from titanflow.common.digests import digest, file_digest
+from titanflow.common.errors import DataError
 from titanflow.common.files import write_text_atomically
 from titanflow.config.keys.after_training import Evaluate
 from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.evals.task_checks import DATA, data_files
+from titanflow.files.own_files import read_mapping
 
 KEPT_FOLDER = "scored"
 """Lies beside the stages' folders: a stage that runs again has its own folder moved aside."""
@@ -51,12 +52,13 @@ class KeptScores:
 
     def of(self, task: str, loading: Loading) -> Scored | None:
         try:
-            kept = json.loads(self._file(task, loading).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            kept = read_mapping(self._file(task, loading))
+            answers = {name: {int(item): one for item, one in items.items()} for name, items in kept["answers"].items()}
+            scored = Scored(**{**kept, "answers": answers})
+        except (DataError, ValueError, LookupError, TypeError, AttributeError):
             return None
         logger.info("%s: %s was scored before this start", loading.folder, task)
-        answers = {name: {int(item): one for item, one in items.items()} for name, items in kept["answers"].items()}
-        return Scored(**{**kept, "answers": answers})
+        return scored
 
     def keep(self, task: str, loading: Loading, scored: Scored) -> Scored:
         """Writes scores and returns them as :meth:`of` will, so that a rerun has the same values."""

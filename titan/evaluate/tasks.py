@@ -18,6 +18,7 @@ from typing import Any
 
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.keys.after_training import Evaluate
+from titanflow.data.dataset_info import is_complete, read_facts
 from titanflow.evals.asked_as_chat import HINT, Setting, asked_as_chat, mixed
 from titanflow.evals.asked_tasks import AskedTasks, asked_by
 from titanflow.evals.fewshot import named_splits, shots
@@ -78,8 +79,7 @@ def render_tasks(asked: AskedTasks, data: Path | None, out: Path, num_fewshot: i
 
 def prepared_items(data: Path | None) -> dict[str, Any]:
     """The ``dataset.json`` of the prepared items; empty if there is none."""
-    path = data / "dataset.json" if data else None
-    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
+    return read_facts(data) if data and is_complete(data) else {}
 
 
 def reference(items: Mapping[str, Any], asked: AskedTasks) -> dict[str, float]:

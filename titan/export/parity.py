@@ -94,9 +94,11 @@ def held_out_tokens(rows: Path | None) -> Any | None:
     """The first token ids of a folder of prepared rows, 1-D, to compare on; None without any."""
     import numpy as np
 
-    if rows is None or not (rows / "tokens.npy").is_file():
+    from titanflow.data.prepared import TOKENS_FILE, mapped
+
+    if rows is None or not (rows / TOKENS_FILE).is_file():
         return None
-    return np.array(np.load(rows / "tokens.npy", mmap_mode="r")[:POSITIONS])
+    return np.array(mapped(rows, TOKENS_FILE)[:POSITIONS])
 
 
 def measure(native: Any, exported: Any, misfits: Mapping[str, Any], held_out: Any | None = None) -> Parity:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from titanflow.data.prepared import TOKENS_FILE
+from titanflow.data.prepared import TOKENS_FILE, mapped
 
 COUNT = 1000
 """Texts that are compared."""
@@ -119,7 +119,7 @@ def compared_texts(tokenizer: Any, rows: Path | None) -> list[str]:
 
 def own_texts(tokenizer: Any, rows: Path) -> list[str]:
     """Pieces of the prepared rows, evenly spread; special tokens stand in them as text."""
-    tokens = np.load(rows / TOKENS_FILE, mmap_mode="r")
+    tokens = mapped(rows, TOKENS_FILE)
     starts = np.linspace(0, max(0, len(tokens) - ROW_TOKENS), min(FROM_ROWS, 1 + len(tokens) // ROW_TOKENS), dtype=int)
     pieces = [tokens[start : start + ROW_TOKENS].tolist() for start in starts]
     return [text for text in tokenizer.batch_decode(pieces, skip_special_tokens=False) if text]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from titanflow.architectures.base import begins_with
 from titanflow.architectures.hf_snapshot import repository_of
 from titanflow.common.digests import digest
-from titanflow.runs.contract import DATASET_FILE, RUN_FILE, StageRun
+from titanflow.data.dataset_info import is_complete, read_facts
+from titanflow.runs.contract import RUN_FILE, StageRun
 from titanflow.runs.results import ArtifactRecord, EvaluateResult, TrainResult
 from titanflow.runs.training import Training
 
@@ -32,8 +32,7 @@ def evaluated_artifacts(result: EvaluateResult) -> list[ArtifactRecord]:
 
 def dataset_artifact(folder: Path) -> ArtifactRecord:
     """Prepared rows, whose fingerprint is their digest."""
-    path = folder / DATASET_FILE
-    described = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    described = read_facts(folder) if is_complete(folder) else {}
     name, fingerprint = described.get("name", folder.name), described.get("fingerprint", "")
     return ArtifactRecord(
         name=_name(name),

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from titanflow.architectures.huggingface import check_weights_there, weight_files
 from titanflow.architectures.remote_code import trust_remote_code
+from titanflow.common.errors import DataError, Problem
+from titanflow.files.own_files import DAMAGES
 from titanflow.runs.checkpoints import differences, refuse_other
 
 LAYER = re.compile(r"(.*?\blayers\.\d+)\.")
@@ -36,27 +39,49 @@ def load_folder(
 
     Raises:
         ConfigError: the folder brings code that isn't this package's.
+        DataError: a file is missing or damaged.
     """
     from transformers import AutoModelForCausalLM
 
-    model, loading = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        output_loading_info=True,
-        local_files_only=True,
-        # Any other format is a pickle, which may run any code.
-        use_safetensors=True,
-        trust_remote_code=remote_code or trust_remote_code(folder),
-    )
+    with _loading(folder):
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            output_loading_info=True,
+            local_files_only=True,
+            # Any other format is a pickle, which may run any code.
+            use_safetensors=True,
+            trust_remote_code=remote_code or trust_remote_code(folder),
+        )
     kinds = ("missing", "unexpected", "mismatched")
     return model.eval().to(device), {kind: tuple(sorted(map(str, loading[f"{kind}_keys"]))) for kind in kinds}
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer; no tokenizer needs code."""
+    """The folder's tokenizer; no tokenizer needs code.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with _loading(folder):
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+@contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    """Refuses a folder of which transformers can't read a file."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (*DAMAGES, SafetensorError) as error:
+        found = next(iter(str(error).splitlines()), type(error).__name__)
+        hint = (
+            "`titanflow verify` names the files of a published model that changed; a stage's export is made by a rerun"
+        )
+        raise DataError(Problem(f"can't be loaded: {found}", origin=str(folder), hint=hint)) from error
 
 
 def to_hugging_face(weights: State, adapter: Any) -> Iterator[tuple[str, Any]]:

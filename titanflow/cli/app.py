@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.text import Text
 
+from titanflow.cli.completion import experiment_names, keys, run_names
 from titanflow.common.console import Output
 from titanflow.common.errors import TitanflowError, refused_places
 from titanflow.config.keys.on_stale import OnStale
@@ -21,17 +22,33 @@ out, err = Output(), Output(stderr=True)
 INTERRUPTED = 130
 
 ExperimentArgument = Annotated[
-    str, typer.Argument(help="An experiment's name, its file, or the experiment itself as JSON.", metavar="EXPERIMENT")
+    str,
+    typer.Argument(
+        help="An experiment's name, its file, or the experiment itself as JSON.",
+        metavar="EXPERIMENT",
+        autocompletion=experiment_names,
+    ),
 ]
 ConfigsOption = Annotated[
     Path | None,
     typer.Option("--configs", help="A folder of configs, or of what differs from the shipped ones.", metavar="DIR"),
 ]
-RunOption = Annotated[str | None, typer.Option("--run", help="The run's name: its folder, and the tag it publishes.")]
+RunOption = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        help="The run's name: its folder, and the tag it publishes.",
+        metavar="NAME",
+        autocompletion=run_names,
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", help="Set a value, as pretrain.training.steps=100; may be given several times.", metavar="KEY=VALUE"
+        "--set",
+        help="Set a value, as pretrain.training.steps=100; may be given several times.",
+        metavar="KEY=VALUE",
+        autocompletion=keys,
     ),
 ]
 WorkspaceOption = Annotated[

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from titanflow.cli.app import err, out, show_warnings
+from titanflow.cli.completion import Completed
 from titanflow.cli.run import print_plan
 from titanflow.common.errors import ConfigError, Problem
 
@@ -18,7 +18,7 @@ TAKES_MANY = ("--text", "--chats")
 """Options that take all that stands behind them up to the next option, as a shell expands a pattern."""
 
 
-class ManyFiles(TyperCommand):
+class ManyFiles(Completed):
     """A command whose options may take several files: ``--text a.txt b.txt``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -42,7 +42,7 @@ def _one_by_one(args: Sequence[str]) -> Iterator[str]:
 
 
 def init(
-    name: Annotated[str, typer.Argument(help="The experiment's name; its file is NAME.yaml.")],
+    name: Annotated[str, typer.Argument(help="The experiment's name; its file is NAME.yaml.", metavar="NAME")],
     text: Annotated[
         list[str] | None, typer.Option("--text", help="Files, folders or patterns to pretrain on.", metavar="FILES…")
     ] = None,
@@ -53,7 +53,10 @@ def init(
         str | None, typer.Option("--base", help="A model to begin with, in place of a new one.", metavar="FOLDER|REPO")
     ] = None,
     size: Annotated[
-        str | None, typer.Option("--size", help="Parameters of a new model, as 10M; unset, as many as the data is for.")
+        str | None,
+        typer.Option(
+            "--size", help="Parameters of a new model, as 10M; unset, as many as the data is for.", metavar="SIZE"
+        ),
     ] = None,
     hub: Annotated[str | None, typer.Option("--hub", help="Where to publish on the Hub.", metavar="OWNER/NAME")] = None,
     column: Annotated[

@@ -1,8 +1,8 @@
 """``titanflow``: init, run, plan, config, masks, report, export, verify, chat, prove-resume, prove-losses, benchmark,
 nights, patches and serve.
 
-Exit status 0 on success, 2 on bad input, 1 on a failed run. Results go to stdout (as JSON with ``--json``), everything
-else to stderr. Only the commands that need Prefect or torch import them.
+Results go to stdout (as JSON with ``--json``), everything else to stderr. Only the commands that need Prefect or torch
+import them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import typer
 
 from titanflow import __version__
 from titanflow.cli.app import out, reports_errors
+from titanflow.cli.completion import Completed
 from titanflow.cli.init import ManyFiles, init
 from titanflow.cli.models import chat, export, patches, verify
 from titanflow.cli.nights import nights
@@ -29,17 +30,23 @@ COMMANDS = (
 )  # fmt: skip
 """In the order of ``--help``, between ``init`` and ``serve``."""
 
+STATUSES = (
+    "Exit status: 0 success, 1 a run, a check or a proof failed, 2 bad input, 130 ended by ^C, 143 ended by SIGTERM, "
+    "129 by SIGHUP."
+)
+
 app = typer.Typer(
     help="From raw text to a published model: pretrain, fine-tune, evaluate, publish.",
+    epilog=STATUSES,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 app.command(cls=ManyFiles)(reports_errors(init))
 for command in COMMANDS:
-    app.command()(reports_errors(command))
+    app.command(cls=Completed)(reports_errors(command))
 # Its database and its logs have to last.
-app.command()(reports_errors(serve, lasting=("PREFECT_HOME",)))
+app.command(cls=Completed)(reports_errors(serve, lasting=("PREFECT_HOME",)))
 
 
 def _show_version(asked: bool) -> None:

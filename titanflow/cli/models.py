@@ -29,10 +29,10 @@ def export(
 def verify(
     published: Annotated[str, typer.Argument(help="A folder, or owner/name on the Hub.", metavar="FOLDER_OR_REPO")],
     revision: Annotated[
-        str | None, typer.Option("--revision", help="A branch, tag or commit; by default main.")
+        str | None, typer.Option("--revision", help="A branch, tag or commit; by default main.", metavar="REVISION")
     ] = None,
     key: Annotated[
-        str | None, typer.Option("--key", help="The public key (PEM) of whoever should have signed it.")
+        str | None, typer.Option("--key", help="The public key (PEM) of whoever should have signed it.", metavar="FILE")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -52,7 +52,7 @@ def chat(
         float, typer.Option("--temperature", min=0, help="0 always takes the likeliest token.")
     ] = 0.0,
     system: Annotated[
-        str | None, typer.Option("--system", help="The system's message, before the first question.")
+        str | None, typer.Option("--system", help="The system's message, before the first question.", metavar="TEXT")
     ] = None,
 ) -> None:
     """Talk with a model, or with several side by side; /help lists what can be typed in place of a question.

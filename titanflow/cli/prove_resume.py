@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from titanflow.cli.app import ConfigsOption, ExperimentArgument, JsonOption, RunOption, SetOption, err, out, print_json
+from titanflow.cli.completion import stage_names
 from titanflow.common.console import uncut
 
 if TYPE_CHECKING:
@@ -32,7 +33,13 @@ def prove_resume(
     kills: Annotated[int, typer.Option("--kills", min=0, help="How often the run is killed.")] = 3,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The seed of the random moments.")] = 0,
     stages: Annotated[
-        list[str] | None, typer.Option("--stage", help="Kill in this stage only; may be given several times.")
+        list[str] | None,
+        typer.Option(
+            "--stage",
+            help="Kill in this stage only; may be given several times.",
+            metavar="STAGE",
+            autocompletion=stage_names,
+        ),
     ] = None,
     ranks: Annotated[int | None, typer.Option("--ranks", min=1, help="Processes of every stage.")] = None,
     resume_ranks: Annotated[

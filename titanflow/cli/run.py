@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,11 +135,12 @@ def _print_commands(planned: Any) -> None:
 
 
 def _print_results(planned: Any, as_json: bool, options: str) -> None:
+    from titanflow.files.own_files import read_mapping
     from titanflow.report.summary import render_summary
     from titanflow.runs.contract import RESULT_FILE
 
     if as_json:
         files = [stage.run.folder / RESULT_FILE for stage in planned.stages]
-        print_json({path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in files if path.exists()})
+        print_json({path.parent.name: read_mapping(path) for path in files if path.exists()})
     else:
         out.print(render_summary(planned, options))

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from titanflow.cli.app import ConfigsOption
+from titanflow.cli.completion import experiment_names
 
 
 def serve(
@@ -20,6 +21,7 @@ def serve(
             "--pool",
             help="Start only a worker, on a server that runs already: for whole runs (titanflow), or for stages "
             "with this launcher.pool.",
+            metavar="POOL",
         ),
     ] = None,
     job: Annotated[
@@ -42,6 +44,7 @@ def serve(
             help="An experiment with a night of its own; may be given several times.",
             envvar="TITANFLOW_NIGHTLY_EXPERIMENT",
             metavar="EXPERIMENT",
+            autocompletion=experiment_names,
         ),
     ] = None,
     nightly_cron: Annotated[

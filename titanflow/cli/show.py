@@ -20,13 +20,17 @@ from titanflow.cli.app import (
     show_warnings,
     with_options,
 )
+from titanflow.cli.completion import module_names
 from titanflow.config.reference.kinds import Kind
 
 
 def config(
     experiment: ExperimentArgument = "stdlib",
     configs: ConfigsOption = None,
-    module: Annotated[str | None, typer.Option("--module", help="Only this module's values.")] = None,
+    module: Annotated[
+        str | None,
+        typer.Option("--module", help="Only this module's values.", metavar="MODULE", autocompletion=module_names),
+    ] = None,
     settings: SetOption = None,
     origin: Annotated[bool, typer.Option("--origin", help="Show where each value comes from.")] = False,
     as_json: JsonOption = False,
@@ -68,7 +72,10 @@ def masks(
     run_name: RunOption = None,
     settings: SetOption = None,
     workspace: WorkspaceOption = None,
-    module: Annotated[str | None, typer.Option("--module", help="The module whose data is shown.")] = None,
+    module: Annotated[
+        str | None,
+        typer.Option("--module", help="The module whose data is shown.", metavar="MODULE", autocompletion=module_names),
+    ] = None,
     rows: Annotated[
         int | None, typer.Option("--rows", min=0, help="The rows shown of each source; by default 5, with --json all.")
     ] = None,

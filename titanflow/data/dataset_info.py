@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from titanflow.common.errors import DataError, Problem
 from titanflow.config.keys.training import Data
-from titanflow.data.files.file_counts import FileCounts
 from titanflow.data.files.local_files import Ending
+from titanflow.files.own_files import read_mapping, readable
 from titanflow.runs.contract import DATASET_FILE
+
+if TYPE_CHECKING:
+    from titanflow.data.files.file_counts import FileCounts
 
 
 @dataclass(frozen=True)
@@ -69,16 +71,32 @@ def is_complete(folder: Path | str) -> bool:
 
 
 def read_info(folder: Path | str) -> DatasetInfo:
-    """Reads a folder's ``dataset.json``.
+    """The ``dataset.json`` of a folder of rows.
 
     Raises:
-        DataError: the folder isn't there, or was never finished.
+        DataError: the folder isn't there, was never finished, or its file is damaged.
+    """
+    facts = read_facts(folder)
+    with readable(Path(folder) / DATASET_FILE, hint_of(folder)):
+        return DatasetInfo(**facts)
+
+
+def read_facts(folder: Path | str) -> dict[str, Any]:
+    """The ``dataset.json`` of a folder of rows or evaluation items as it stands.
+
+    Raises:
+        DataError: see :func:`read_info`.
     """
     path = Path(folder) / DATASET_FILE
     if not path.is_file():
         hint = "prepare it first: `titanflow run` does, or `python -m titanflow.data.prepare run.yaml`"
         raise DataError(Problem(f"{folder} holds no prepared data: {DATASET_FILE} is missing", hint=hint))
-    return DatasetInfo(**json.loads(path.read_text(encoding="utf-8")))
+    return read_mapping(path, hint_of(folder))
+
+
+def hint_of(folder: Path | str) -> str:
+    """What to do about a damaged folder."""
+    return f"remove the folder {folder}: the next run prepares its data again"
 
 
 def account(info: DatasetInfo, data: Data) -> list[str]:

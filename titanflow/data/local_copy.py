@@ -18,9 +18,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from titanflow.common.digests import digest, folder_digests
-from titanflow.common.errors import ConfigError, Problem, StageFailed
+from titanflow.common.errors import ConfigError, DataError, Problem, StageFailed
 from titanflow.common.staging import no_room, staged_folder
 from titanflow.data.dataset_info import read_info
+from titanflow.files.own_files import read_mapping
 from titanflow.runs.contract import DATASET_FILE
 
 COPY_FILE = "copy.json"
@@ -136,9 +137,9 @@ def _copy(source: Path, target: Path) -> str:
 def _fault(copy: Path, changed: dict[str, bytes]) -> str:
     """What is wrong with a finished copy; empty if nothing is."""
     try:
-        written = json.loads((copy / COPY_FILE).read_text(encoding="utf-8"))
+        written = read_mapping(copy / COPY_FILE)
         found = folder_digests(copy)
-    except (OSError, ValueError) as error:
+    except (OSError, DataError) as error:
         return f"can't be read ({error})"
     found.pop(COPY_FILE, None)
     expected = written | {name: hashlib.sha256(data).hexdigest() for name, data in changed.items()}

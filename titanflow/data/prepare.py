@@ -30,7 +30,7 @@ from titanflow.config.mixture import mixture_spec
 from titanflow.data.chat.source import load_chats
 from titanflow.data.chat.tokenise import write_chats
 from titanflow.data.chat.unread import unread_lines
-from titanflow.data.dataset_info import account, is_complete, read_info
+from titanflow.data.dataset_info import account, is_complete, read_facts, read_info
 from titanflow.data.files.sources import Source
 from titanflow.data.files.text_source import TEXT, check_text, load_text
 from titanflow.data.files.tokenise_text import write_text
@@ -204,7 +204,7 @@ def write_evals(data: Data, fingerprint: str, folder: Path) -> None:
 
 def dataset_report(dataset: DatasetPlan) -> dict[str, Any]:
     """A finished folder's ``dataset.json`` without its files; for text with the rows that this ``seq_len`` gives."""
-    facts: dict[str, Any] = json.loads((dataset.folder / DATASET_FILE).read_text(encoding="utf-8"))
+    facts: dict[str, Any] = read_facts(dataset.folder)
     # There may be a hundred thousand files.
     facts.pop("files", None)
     if dataset.kind == "text":

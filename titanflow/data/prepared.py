@@ -15,15 +15,16 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from titanflow.common.errors import DataError, Problem
-from titanflow.data.dataset_info import DatasetInfo, read_info
+from titanflow.data.dataset_info import DatasetInfo, hint_of, read_info
 from titanflow.data.files.file_counts import check_sums
 from titanflow.data.order import Order, Shuffled
+from titanflow.files.own_files import readable
 from titanflow.runs.contract import DATASET_FILE
 
 TOKENS_FILE = "tokens.npy"
@@ -95,6 +96,17 @@ class Row(NamedTuple):
     positions: NDArray[np.int64] | None = None
 
 
+def mapped(folder: Path, name: str) -> NDArray[Any]:
+    """One of the arrays in a folder of rows, which stays on the disk.
+
+    Raises:
+        DataError: it is missing, or damaged.
+    """
+    with readable(folder / name, hint_of(folder)):
+        array: NDArray[Any] = np.load(folder / name, mmap_mode="r")
+        return array
+
+
 class PreparedRows:
     """Random access to a prepared folder's training rows.
 
@@ -107,12 +119,12 @@ class PreparedRows:
         self.info = info
         self.seq_len = seq_len
         self._rows = rows
-        self._tokens = np.load(folder / TOKENS_FILE, mmap_mode="r")
+        self._tokens = mapped(folder, TOKENS_FILE)
         # Mapped, too: eight bytes a document are gigabytes, which text rows never look at.
-        self._offsets = np.load(folder / OFFSETS_FILE, mmap_mode="r")
-        self._trained = np.load(folder / TRAINED_FILE, mmap_mode="r") if info.kind == "chat" else None
-        self._members = np.load(folder / MEMBERS_FILE, mmap_mode="r") if info.packing else None
-        self._row_offsets = np.load(folder / ROW_OFFSETS_FILE, mmap_mode="r") if info.packing else None
+        self._offsets = mapped(folder, OFFSETS_FILE)
+        self._trained = mapped(folder, TRAINED_FILE) if info.kind == "chat" else None
+        self._members = mapped(folder, MEMBERS_FILE) if info.packing else None
+        self._row_offsets = mapped(folder, ROW_OFFSETS_FILE) if info.packing else None
 
     @classmethod
     def open(cls, folder: Path | str, seq_len: int) -> PreparedRows:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from titanflow.common.files import write_text_atomically
-from titanflow.runs.contract import readable
+from titanflow.files.own_files import read_mapping, readable
 from titanflow.runs.manifest import now
 
 NIGHT_FILE = "night.json"
+HINT = "without this file the run is no night, and its folder stays as it is"
 NightState = Literal["", "published", "held back", "finished", "failed", "skipped"]
 
 
@@ -54,8 +54,11 @@ class Night(BaseModel):
             DataError: its file can't be read, or another version wrote it.
         """
         path = folder / NIGHT_FILE
-        with readable(path):
-            return cls.model_validate(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        if not path.is_file():
+            return None
+        stored = read_mapping(path, HINT)
+        with readable(path, HINT):
+            return cls.model_validate(stored)
 
     def write(self, folder: Path) -> None:
         write_text_atomically(folder / NIGHT_FILE, self.model_dump_json(indent=2) + "\n")

@@ -5,7 +5,6 @@ It is read from the runs' folders, so it needs no server and says the same after
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -14,9 +13,10 @@ from typing import Any
 
 from titanflow.common.file_lock import holder
 from titanflow.common.quantities import duration
+from titanflow.files.own_files import read_mapping, readable
 from titanflow.nightly.night import Night
 from titanflow.nightly.planning import nights
-from titanflow.runs.contract import STAGES, readable
+from titanflow.runs.contract import STAGES
 from titanflow.runs.errors import ERROR_FILE, StageError
 from titanflow.runs.manifest import Manifest
 from titanflow.runs.results import (
@@ -125,10 +125,8 @@ def _without_an_end(folder: Path, published: StageResult | None) -> tuple[str, s
     if isinstance(published, PublishResult):
         return published.status, published.gate.reason if published.gate and not published.gate.passed else ""
     for stage in STAGES:
-        path = folder / stage / ERROR_FILE
-        if path.is_file():
-            with readable(path):
-                error = StageError.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        if (folder / stage / ERROR_FILE).is_file():
+            error = StageError.read(folder / stage)
             return "failed", f"{stage}: {error.type}: {_first_line(error.message)}"
     stages = Manifest.open(folder).stages
     begun = [stage for stage, record in stages.items() if not record.finished]
@@ -139,8 +137,8 @@ def _without_an_end(folder: Path, published: StageResult | None) -> tuple[str, s
 
 def _planned(folder: Path) -> set[str]:
     path = folder / "plan.json"
+    plan = read_mapping(path) if path.is_file() else {"stages": []}
     with readable(path):
-        plan = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"stages": []}
         return {stage["stage"] for stage in plan["stages"]}
 
 

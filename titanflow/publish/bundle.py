@@ -7,7 +7,6 @@ An allow-list chooses the files. Whatever else lies in an export folder (a ``.en
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -19,12 +18,14 @@ from titanflow.architectures.huggingface import INDEX
 from titanflow.architectures.remote_code import EVALS, own_code, trust_remote_code
 from titanflow.common.digests import file_digest
 from titanflow.common.errors import DataError, Problem
+from titanflow.files.own_files import read_mapping, readable
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
     Tree = Mapping[str, RepoFile]
 
+HINT = "run the stage again; its export is incomplete"
 CARD = "README.md"
 LINEAGE = "titanflow.json"
 SAMPLES = "titanflow_samples.json"
@@ -133,12 +134,13 @@ def check_complete(folder: Path, names: list[str]) -> None:
     """Raises a DataError that names each file which ``from_pretrained`` needs and ``names`` lacks."""
     needed = list(REQUIRED)
     if INDEX in names:
-        needed += sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+        index = read_mapping(folder / INDEX, HINT)
+        with readable(folder / INDEX, HINT):
+            needed += sorted(set(index["weight_map"].values()))
     else:
         needed.append("model.safetensors")
     if missing := [name for name in needed if name not in names]:
-        hint = "run the stage again; its export is incomplete"
-        raise DataError([Problem(f"{name} is missing", origin=str(folder), hint=hint) for name in missing])
+        raise DataError([Problem(f"{name} is missing", origin=str(folder), hint=HINT) for name in missing])
 
 
 def check_evaluated(bundle: Bundle, evaluated: Mapping[str, str]) -> None:

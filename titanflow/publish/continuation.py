@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
@@ -10,6 +9,7 @@ import sys
 from pathlib import Path
 
 from titanflow.common.credentials import redact
+from titanflow.files.own_files import read_mapping
 from titanflow.publish.bundle import LINEAGE
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def wrong_continuation(folder: Path) -> str:
     The verification loads the folder and compares its greedy continuation with the recorded one. A model that was
     not evaluated has none to compare with.
     """
-    if "greedy" not in json.loads((folder / LINEAGE).read_text(encoding="utf-8")):
+    if "greedy" not in read_mapping(folder / LINEAGE, "publish again"):
         log.info("no evaluation recorded a greedy continuation: the model isn't loaded again")
         return ""
     done = subprocess.run([*VERIFY, str(folder)], env=without_token(), capture_output=True, text=True, check=False)

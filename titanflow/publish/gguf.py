@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import subprocess
 import sys
@@ -13,8 +12,9 @@ from pathlib import Path
 
 from titanflow.common.credentials import redact
 from titanflow.common.digests import digest, folder_digests
-from titanflow.common.errors import ConfigError, StageFailed
+from titanflow.common.errors import ConfigError, DataError, StageFailed
 from titanflow.config.keys.after_training import Publish
+from titanflow.files.own_files import read_mapping
 from titanflow.publish.bundle import Bundle, Entry, file_entry
 from titanflow.publish.continuation import without_token
 from titanflow.publish.lineage import Lineage
@@ -82,12 +82,14 @@ def make_files(run: StageRun, settings: Publish, lineage: Lineage) -> GgufFiles:
 def proved(folder: Path, made_of: str) -> GgufFiles | None:
     """The files of a folder, if they were made of the same and are, to the byte, those that were proved."""
     path = folder / PROOF_FILE
-    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        record = read_mapping(path)
+        files, proofs = record["files"], {name: GgufFile(**proof) for name, proof in record["proofs"].items()}
+    except (DataError, ValueError, LookupError, TypeError, AttributeError):
+        return None  # none were made here, or nobody knows of what: they are made again
     if record.get("of") != made_of:
         return None
-    entries: dict[str, Entry] = {
-        name: file_entry(folder / name) for name in record["files"] if (folder / name).is_file()
-    }
-    if {name: entry.sha256 for name, entry in entries.items()} != record["files"]:
+    entries: dict[str, Entry] = {name: file_entry(folder / name) for name in files if (folder / name).is_file()}
+    if {name: entry.sha256 for name, entry in entries.items()} != files:
         return None
-    return GgufFiles(entries, {name: GgufFile(**proof) for name, proof in record["proofs"].items()})
+    return GgufFiles(entries, proofs)

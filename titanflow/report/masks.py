@@ -75,15 +75,13 @@ class Masks:
 
     def rows(self, limit: int | None = None) -> Iterator[MaskedRow]:
         """The first ``limit`` conversations of each source, or all, in the source's order."""
-        import numpy as np
-
         from titanflow.data.files.sources import SourceFile
-        from titanflow.data.prepared import PLACES_FILE, PreparedRows
+        from titanflow.data.prepared import PLACES_FILE, PreparedRows, mapped
 
         for folder, info in self.infos:
             prepared: PreparedRows = PreparedRows.open(folder, info.seq_len or 0)
             files = [SourceFile(file["name"], file["unit"]) for file in info.files]
-            places = np.load(folder / PLACES_FILE, mmap_mode="r")
+            places = mapped(folder, PLACES_FILE)
             for document in range(info.documents)[:limit]:
                 tokens, labels = prepared.document(document)
                 number, place = map(int, places[document])

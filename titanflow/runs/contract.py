@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from titanflow.common.errors import DataError, Problem
+from titanflow.common.errors import Problem
 from titanflow.common.files import write_text_atomically
+from titanflow.files.own_files import readable
 
 StageName = Literal["prepare", "pretrain", "sft", "evaluate", "publish"]
 STAGES: tuple[StageName, ...] = ("prepare", "pretrain", "sft", "evaluate", "publish")
@@ -125,19 +125,6 @@ class StageRun(Strict):
         with readable(path):
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
             return cls.model_validate(told_from(values, Path(values["folder"]), path.resolve().parent))
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Refuses a file of a run that can't be read, or that another version wrote, with a DataError."""
-    hint = "--run NAME makes a run beside this one"
-    try:
-        yield
-    except ValidationError as error:
-        raise DataError(Problem("another version of titanflow wrote it", origin=str(path), hint=hint)) from error
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        found = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(Problem(f"can't be read: {found}", origin=str(path), hint=hint)) from error
 
 
 def told_from(values: Any, written: Path, now: Path) -> Any:

@@ -9,8 +9,9 @@ import traceback
 from pathlib import Path
 
 from titanflow.common.credentials import redact
-from titanflow.common.errors import TitanflowError
+from titanflow.common.errors import DataError, TitanflowError
 from titanflow.common.files import hidden_sibling
+from titanflow.files.own_files import read_mapping, readable
 from titanflow.runs.contract import Strict
 from titanflow.runs.torchrun import attempt
 
@@ -43,9 +44,21 @@ class StageError(Strict):
     def of(cls, folder: Path) -> StageError | None:
         """The error that a stage's folder holds; None if there is none that can be read."""
         try:
-            return cls.model_validate_json((folder / ERROR_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return cls.read(folder)
+        except DataError:
             return None
+
+    @classmethod
+    def read(cls, folder: Path) -> StageError:
+        """The error that a stage's folder holds.
+
+        Raises:
+            DataError: it can't be read, or another version wrote it.
+        """
+        path = folder / ERROR_FILE
+        stored = read_mapping(path)
+        with readable(path):
+            return cls.model_validate(stored)
 
 
 def record_failure(folder: Path, error: BaseException, rank: int = 0) -> int:

@@ -6,7 +6,6 @@ stored.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -20,8 +19,9 @@ from pydantic import BaseModel, Field, field_validator
 
 from titanflow.common.digests import digest, file_digest
 from titanflow.common.files import write_text_atomically
+from titanflow.files.own_files import read_mapping, readable
 from titanflow.runs.changes import Change
-from titanflow.runs.contract import RESULT_FILE, RUN_FILE, STAGES, StageRun, readable
+from titanflow.runs.contract import RESULT_FILE, RUN_FILE, STAGES, StageRun
 from titanflow.runs.inputs import StageInputs
 from titanflow.runs.outputs import OutputCheck, OutputFile, at_once
 from titanflow.runs.results import (
@@ -92,8 +92,8 @@ class Manifest(BaseModel):
             DataError: it can't be read, or another version wrote it.
         """
         path = folder / MANIFEST_FILE
+        stored = read_mapping(path) if path.exists() else {}
         with readable(path):
-            stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
             return cls(folder=folder, **stored)
 
     def is_done(self, stage: str, fingerprint: str) -> bool:

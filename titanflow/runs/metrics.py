@@ -23,7 +23,7 @@ def parse_metrics(text: bytes) -> list[dict[str, Any]]:
         # A killed attempt may leave a torn line, which must not end a training.
         with contextlib.suppress(ValueError):
             records.append(json.loads(line))
-    return records
+    return [record for record in records if isinstance(record, dict)]
 
 
 RECORD_BATCHES = "TITANFLOW_RECORD_BATCHES"

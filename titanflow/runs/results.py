@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,8 +11,9 @@ import yaml
 from pydantic import BaseModel, Field, TypeAdapter
 
 from titanflow.common.files import write_text_atomically
+from titanflow.files.own_files import read_mapping, readable
 from titanflow.runs.contamination import Contamination
-from titanflow.runs.contract import RESULT_FILE, RUN_FILE, Strict, readable, told_from
+from titanflow.runs.contract import RESULT_FILE, RUN_FILE, Strict, told_from
 
 NOT_INHERITED = "Not inherited: optimizer state, scheduler, step, data position"
 STDERR = "_stderr"
@@ -298,9 +298,9 @@ def read_result(folder: Path) -> StageResult:
         DataError: it isn't there or can't be read, or another version wrote it.
     """
     path = folder / RESULT_FILE
+    raw, written = read_mapping(path), _written_for(folder)
     with readable(path):
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        return _RESULT.validate_python(told_from(raw, _written_for(folder), folder.resolve()))
+        return _RESULT.validate_python(told_from(raw, written, folder.resolve()))
 
 
 def result_of(folder: Path) -> StageResult | None:
@@ -311,8 +311,9 @@ def result_of(folder: Path) -> StageResult | None:
 def _written_for(folder: Path) -> Path:
     """A stage's folder by its ``run.yaml``, of which only that line is parsed; its own if there is no file."""
     path = folder / RUN_FILE
-    found = _FOLDER_LINE.search(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return Path(yaml.safe_load(found[0])["folder"]) if found else folder.resolve()
+    with readable(path):
+        found = _FOLDER_LINE.search(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return Path(yaml.safe_load(found[0])["folder"]) if found else folder.resolve()
 
 
 def is_stderr(metric: str) -> bool:

@@ -85,7 +85,7 @@ def test_each_stage_is_shown_with_what_is_known_of_it(view: RunView, at: SimpleN
     train(view, at)
     assert shown(view) == [
         "stdlib / main  1:00  about 5:15 left without publish",
-        "✓ prepare           1 datasets, 4,400,000 tokens",
+        "✓ prepare           1 dataset, 4,400,000 tokens",
         "▸ pretrain    0:50  step 100 of 400, 2:30 left, 11k tokens/s",
         "  " + "━" * 15 + "─" * 45 + "  25%",
         "  loss 3.000 █▆▅▅▄▃▂▂▁▁  validation 3.250",
@@ -122,9 +122,12 @@ def test_in_a_low_terminal_the_running_stage_stays(view: RunView, at: SimpleName
     assert len(shown(view, height=1)) == 1
 
 
-def test_a_terminal_without_unicode_gets_ascii(view: RunView, at: SimpleNamespace) -> None:
+@pytest.mark.parametrize("width", [80, 40, 20, 2])
+def test_a_terminal_without_unicode_gets_ascii(view: RunView, at: SimpleNamespace, width: int) -> None:
     train(view, at)
-    assert all(line.isascii() for line in shown(view, ascii_only=True))
+    view.says("asking the cluster")
+    lines = shown(view, width, ascii_only=True)
+    assert all(line.isascii() and len(line) <= width for line in lines), lines
 
 
 def test_a_stage_that_counts_nothing_shows_what_its_log_says_and_a_bar_that_moves(
@@ -203,7 +206,8 @@ def test_an_end_before_the_end_is_marked(view: RunView, at: SimpleNamespace, err
     train(view, at)
     assert view.shows_steps
     view.close(error)
-    assert shown(view)[2] == f"{mark} pretrain    0:50"
+    assert shown(view)[0] == "stdlib / main  1:00"
+    assert shown(view)[2] == f"{mark} pretrain    0:50  step 100 of 400"
     assert not view.shows_steps
 
 

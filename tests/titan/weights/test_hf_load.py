@@ -8,7 +8,7 @@ from tiny_exports import write_byte_tokenizer
 from wrong_exports import edit_config, edit_weights, export_tiny
 
 from titan.weights.hf_folder import load_folder, load_tokenizer
-from titanflow.common.errors import ConfigError
+from titanflow.common.errors import ConfigError, DataError
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,15 @@ def test_a_pickle_is_not_loaded(copied: Path) -> None:
     weights = load_file(copied / "model.safetensors")
     torch.save(weights, copied / "pytorch_model.bin")
     (copied / "model.safetensors").unlink()
-    with pytest.raises(OSError, match="safetensors"):
+    with pytest.raises(DataError, match=r"can't be loaded: .*safetensors"):
         load_folder(copied)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_damaged_file_is_bad_input_and_no_fault(copied: Path, name: str) -> None:
+    (copied / name).write_bytes((copied / name).read_bytes()[:40])
+    with pytest.raises(DataError, match=f"^{copied}: can't be loaded: .+\n    `titanflow verify` names"):
+        print(load_tokenizer(copied), load_folder(copied))
 
 
 def test_foreign_code_is_refused(copied: Path) -> None:

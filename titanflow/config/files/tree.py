@@ -83,11 +83,17 @@ class ConfigTree:
         room = self.room(EXPERIMENTS)
         if (path := room.found(Leaf(name, ""))) is not None:
             return path
-        known = {place: sorted(path.stem for path in place.glob("*.yaml")) for place in room.places}
+        known = {place: _stems(place) for place in room.places}
         listed = [f"{display(place)}: {', '.join(names) or 'none'}" for place, names in known.items()]
         expected, looked = f"a path, or one of {'; '.join(listed)}", [Path(), *room.places]
         near = did_you_mean(name, [Path(file).stem for file in _files(looked)])
         raise ConfigError(Problem(f"no experiment {name!r}", expected=expected, hint=_other_kind(name, looked) or near))
+
+    def experiment_names(self) -> list[str]:
+        """All names by which :meth:`experiment` finds an experiment, those of the current folder first."""
+        room = self.room(EXPERIMENTS)
+        beside = [name for name in _stems(Path()) if room.has(Path(f"{name}.yaml"))]
+        return list(dict.fromkeys([*beside, *(name for place in room.places for name in _stems(place))]))
 
     def folder(self, leaf: Leaf, key: str) -> Path:
         """A folder that a config names, such as its own evaluation tasks: of a tree itself, not of one of its rooms.
@@ -136,6 +142,10 @@ class Room:
         """
         paths = self._paths(leaf)
         return next((path for path in paths if self._is_of_kind(path, leaf)), paths[0] if paths else None)
+
+    def has(self, path: Path) -> bool:
+        """Whether a file of the current folder is of this room's kind."""
+        return self._is_of_kind(path, Leaf(path.stem, ""))
 
     def _paths(self, leaf: Leaf) -> list[Path]:
         return [
@@ -193,6 +203,10 @@ def _names(name: str) -> tuple[str, ...]:
 
 def _files(places: Iterable[Path]) -> list[str]:
     return list(dict.fromkeys(path.name for place in places for path in sorted(place.glob("*.yaml"))))
+
+
+def _stems(place: Path) -> list[str]:
+    return sorted(path.stem for path in place.glob("*.yaml"))
 
 
 def _once(places: Iterable[Path]) -> list[Path]:

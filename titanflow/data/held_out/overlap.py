@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from titanflow.common.errors import DataError, Problem
+from titanflow.data.dataset_info import read_facts
 from titanflow.data.files.sources import SourceFile
-from titanflow.data.prepared import HASHES_FILE, PLACES_FILE
-from titanflow.runs.contract import DATASET_FILE
+from titanflow.data.prepared import HASHES_FILE, PLACES_FILE, mapped
 
 
 def check_overlap(trained: Mapping[str, Path], judged: Mapping[str, Path]) -> None:
@@ -43,11 +42,10 @@ def _problem(name: str, shared: int, rows: int, origin: str, other: str, twin: s
 
 
 def _hashes(folder: Path) -> NDArray[np.uint64] | None:
-    path = folder / HASHES_FILE
-    return np.load(path, mmap_mode="r") if path.is_file() else None
+    return mapped(folder, HASHES_FILE) if (folder / HASHES_FILE).is_file() else None
 
 
 def _origin(folder: Path, document: int) -> str:
-    number, place = np.load(folder / PLACES_FILE, mmap_mode="r")[document].tolist()
-    file: dict[str, Any] = json.loads((folder / DATASET_FILE).read_text(encoding="utf-8"))["files"][number]
+    number, place = mapped(folder, PLACES_FILE)[document].tolist()
+    file: dict[str, Any] = read_facts(folder)["files"][number]
     return SourceFile(file["name"], file["unit"]).origin(place)

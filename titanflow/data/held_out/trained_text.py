@@ -12,7 +12,7 @@ import numpy as np
 
 from titanflow.common.errors import DataError
 from titanflow.data.dataset_info import read_info
-from titanflow.data.prepared import OFFSETS_FILE, TOKENS_FILE
+from titanflow.data.prepared import OFFSETS_FILE, TOKENS_FILE, mapped
 from titanflow.data.tokenizer.tokenizer import TOKENIZER_FILE, load_tokenizer
 from titanflow.runs.contract import TRAINED, StageRun
 from titanflow.runs.training import Training
@@ -39,9 +39,9 @@ class TrainedRows:
     def texts(self) -> Iterator[list[str]]:
         """The documents as text, in batches; long ones come in pieces that overlap."""
         backend = load_tokenizer(self.tokenizer).backend
-        tokens = np.load(self.folder / TOKENS_FILE, mmap_mode="r")
+        tokens = mapped(self.folder, TOKENS_FILE)
         batch, size = list[list[int]](), 0
-        for first, last in _pieces(np.load(self.folder / OFFSETS_FILE)):
+        for first, last in _pieces(mapped(self.folder, OFFSETS_FILE)):
             batch.append(tokens[first:last].tolist())
             size += last - first
             if size >= BATCH:

@@ -17,6 +17,7 @@ from typing import Any
 from titanflow.common.digests import digest
 from titanflow.data.parts.crew import Crew
 from titanflow.data.parts.task import Make, Task, take_parts
+from titanflow.files.own_files import readable
 
 PART_BYTES = 32 << 20
 """The size of a part: a process takes a second to start, and a part should take it many."""
@@ -31,7 +32,9 @@ class Part:
     @cached_property
     def noted(self) -> Any:
         """What its maker noted of it."""
-        return json.loads(self.path.with_suffix(".json").read_text(encoding="utf-8"))
+        path = self.path.with_suffix(".json")
+        with readable(path, f"remove the folder {path.parent}: the next run makes its parts again"):
+            return json.loads(path.read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)

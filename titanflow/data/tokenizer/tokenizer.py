@@ -181,10 +181,19 @@ def add_special_tokens(folder: Path, tokens: list[str]) -> None:
 
 
 def described_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer as its ``tokenizer.json`` describes it, which is enough for decoding."""
+    """The tokenizer as its ``tokenizer.json`` describes it, which is enough for decoding.
+
+    Raises:
+        DataError: the file can't be read.
+    """
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+    path = folder / TOKENIZER_FILE
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the Rust library raises plain Exception
+        hint = f"remove the folder {folder} if a run made it: the next run makes it again"
+        raise DataError(Problem(f"can't be read: {error}", origin=str(path), hint=hint)) from error
 
 
 def inference_tokenizer(folder: Path) -> Any:

@@ -6,7 +6,6 @@ this order: the settings that readers ask for first, changed or not; others that
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,9 +17,10 @@ from titanflow.config.batch import GLOBAL, LOCAL, global_batch_size, rows_key
 from titanflow.config.device import stage_device
 from titanflow.config.mixture import mixture_members
 from titanflow.config.model_args import family
+from titanflow.data.dataset_info import is_complete, read_facts
 from titanflow.data.tokenizer.tokenizer import described_size
 from titanflow.files.yaml_source import flatten
-from titanflow.runs.contract import DATASET_FILE, StageRun
+from titanflow.runs.contract import StageRun
 from titanflow.runs.results import InheritanceRow
 
 SHOWN = (
@@ -76,8 +76,8 @@ def _mask(config: Mapping[str, Any]) -> str:
 
 def _prepared(run: StageRun) -> dict[str, Any]:
     """The description of the stage's rows; empty until they are prepared."""
-    path = run.data.train / DATASET_FILE if run.data.train else None
-    return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
+    folder = run.data.train
+    return read_facts(folder) if folder is not None and is_complete(folder) else {}
 
 
 def _dropout(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow]:

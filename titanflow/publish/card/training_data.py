@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from titanflow.runs.contract import CUT, DATASET_FILE, RESULT_FILE, StageRun, readable
+from titanflow.data.dataset_info import is_complete, read_facts
+from titanflow.files.own_files import read_mapping
+from titanflow.runs.contract import CUT, RESULT_FILE, StageRun
 
 PARTS = {"train": "trained on", "validation": "held out"}
 
@@ -55,8 +56,7 @@ def training_data(runs: Iterable[StageRun], datasets: Mapping[str, Any]) -> list
 def prepared_datasets(run: Path) -> dict[str, Any]:
     """The ``dataset.json`` of each folder that a run prepared or found prepared, by its path, as the run noted it."""
     result = run / "prepare" / RESULT_FILE
-    with readable(result):
-        return json.loads(result.read_text(encoding="utf-8")).get("datasets", {}) if result.is_file() else {}
+    return read_mapping(result).get("datasets", {}) if result.is_file() else {}
 
 
 def hub_datasets(config: Mapping[str, Any]) -> list[str]:
@@ -85,9 +85,7 @@ def dataset_info(place: Path, datasets: Mapping[str, Any]) -> dict[str, Any]:
     """A prepared folder's ``dataset.json``, as the run noted it or as it lies there; empty if neither is left."""
     if str(place) in datasets:
         return dict(datasets[str(place)])
-    path = place / DATASET_FILE
-    with readable(path):
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_facts(place) if is_complete(place) else {}
 
 
 def _described(stage: str, part: str, folder: Path, info: Mapping[str, Any]) -> TrainingData:

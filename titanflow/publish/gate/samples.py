@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
+from titanflow.files.own_files import readable
 from titanflow.publish.gate.paired_bootstrap import AGGREGATIONS
 from titanflow.publish.lineage import EvaluatedStage
 from titanflow.runs.results import samples_file
@@ -108,7 +109,10 @@ def read_samples(evaluation: EvaluatedStage) -> Samples | None:
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
+    with (
+        path.open(encoding="utf-8") as file,
+        readable(path, f"remove the folder {path.parent}: the next run evaluates again"),
+    ):
         for line in file:
             if line.strip():
                 record = json.loads(line)
