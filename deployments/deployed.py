@@ -8,6 +8,7 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from titanflow.common.credentials import redact
 from titanflow.common.errors import ConfigError, Problem
 
 FLOW = "pretrain-sft"
@@ -27,7 +28,7 @@ def check_deployed(url: str, here: Path) -> None:
             steps = client.read_deployment_by_name(ON_DEMAND).pull_steps or []
         except ObjectNotFound as error:
             hint = "deploy once, on one machine: titanflow serve, without --pool"
-            raise ConfigError(Problem(f"{url} has no deployment {ON_DEMAND}", "--pool", hint=hint)) from error
+            raise ConfigError(Problem(f"{redact(url)} has no deployment {ON_DEMAND}", "--pool", hint=hint)) from error
     folder = next((step[IN_FOLDER]["directory"] for step in steps if IN_FOLDER in step), None)
     if folder != str(here):
         hint = "start this there; all machines need it at the same path, on storage that they share"

@@ -16,12 +16,11 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.events.actions import CallWebhook
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_URL
 
 from deployments.flow_runs.queued_runs import QUEUED
 from deployments.nightly import nightly_name
 from flows.announce import HELD_BACK, PUBLISHED, RESOURCE
-from flows.server.configured_server import check_server
+from flows.server.configured_server import check_server, configured_url
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.experiment import Experiment
 
@@ -61,7 +60,7 @@ def make_notices(experiment: Experiment) -> list[str]:
         ConfigError: no server is named or answers, or it lacks the webhook block.
     """
     expected = "the address of the server that runs the nights"
-    if not (url := PREFECT_API_URL.value()):
+    if not (url := configured_url()):
         raise ConfigError(Problem("found nothing", "PREFECT_API_URL", expected=expected))
     check_server(url, f"set it to {expected}")
     return ensure_notifications(experiment, nightly_name(experiment))

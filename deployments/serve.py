@@ -30,9 +30,9 @@ from deployments.stage_pool import deploy_stages
 from deployments.supervised import Supervised
 from deployments.work_pool import POOL, ensure_pool, worker_name
 from flows.interruption.by_signal import hangup_as_sigterm
-from flows.server.configured_server import check_proxies
 from flows.server.server import healthy
 from tasks.process.process import started
+from titanflow.common.credentials import redact
 from titanflow.common.errors import ConfigError, Problem, StageFailed
 from titanflow.config.experiment import load_experiment
 from titanflow.files.caches import can_be_written
@@ -71,7 +71,6 @@ def serve_until_stopped(
         signal.signal(number, _interrupt)
     hangup_as_sigterm()
     try:
-        check_proxies()
         check_prefect_home()
         if job and (pool is None or workers.one_per_gpu):
             raise ConfigError(Problem("stages are pods", OPTION, expected="--pool, and no --one-worker-per-gpu"))
@@ -223,9 +222,9 @@ def welcome(url: str, logs: Path, nights: Sequence[str]) -> str:
     """What to do now; its last line says that all has started."""
     return "\n".join(
         [
-            f"Prefect's UI: {url.removesuffix('/api')}    logs: {logs}",
+            f"Prefect's UI: {redact(url).removesuffix('/api')}    logs: {logs}",
             "Try, in another terminal:",
-            f"  export PREFECT_API_URL={url}",
+            f"  export PREFECT_API_URL={redact(url)}",
             *([f"  export NO_PROXY={hosts}"] if (hosts := os.environ.get("NO_PROXY")) else []),
             "  prefect deployment run pretrain-sft/on-demand --watch",
             "  prefect deployment run pretrain-sft/on-demand --param pretrain_steps=50 --param run=short --watch",

@@ -9,11 +9,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import prefect
-from prefect.settings import PREFECT_API_URL
 
 from deployments.database import OwnDatabase
 from deployments.supervised import Supervised
-from flows.server.configured_server import check_server
+from flows.server.configured_server import check_server, configured_url
 from flows.server.server import STARTUP_SECONDS, api_url, healthy, is_free, wait_until_healthy
 from titanflow.common.errors import ConfigError, Problem, StageFailed
 
@@ -32,7 +31,7 @@ UNKNOWN_MIGRATION = "Can't locate revision identified by"
 
 def running_server(port: int | None) -> str:
     """The address of a server that runs already: the configured one, or one on this machine."""
-    url = PREFECT_API_URL.value() or api_url(port or DEFAULT_PORT)
+    url = configured_url() or api_url(port or DEFAULT_PORT)
     check_server(url, "set PREFECT_API_URL to the server that the runs are on (titanflow serve starts it)")
     return url
 
@@ -44,14 +43,14 @@ def server_or_running_one(port: int | None, logs: Path) -> Iterator[tuple[str, S
     ``port`` is the one that was asked for. What serves this machine names its address (``PREFECT_API_URL``) to whoever
     uses it, and may be started again by one of them.
     """
-    url = PREFECT_API_URL.value() or api_url(port or DEFAULT_PORT)
+    url = configured_url() or api_url(port or DEFAULT_PORT)
     own = own_port(url)
     if own is None or (port and own != port) or healthy(url):
         check_server(url)
         yield url, None
         return
     if not is_free(own):
-        raise ConfigError(Problem(f"port {own} is taken", key="--port", expected="a free port: --port 4201"))
+        raise ConfigError(_taken(own))
     print(f"starting a Prefect server at {url} …", flush=True)
     server = _started(url, own, logs)
     try:
@@ -64,10 +63,21 @@ def own_port(url: str) -> int | None:
     """The port of an address at which a server of this machine may be started; None for any other address."""
     try:
         address = urlsplit(url)
-        is_own = address.scheme == "http" and address.hostname in HERE and address.path.rstrip("/") == "/api"
-        return address.port if is_own else None
+        is_own = address.scheme == "http" and address.hostname in HERE and address.path == "/api"
+        # It would have no password, which the address has.
+        return address.port if is_own and address.username is None else None
     except ValueError:
         return None
+
+
+def _taken(port: int) -> Problem:
+    found = f"port {port} is taken by a program that is no Prefect server, or one that doesn't answer"
+    if configured_url():
+        hint = "or unset it, and give --port"
+        return Problem(
+            found, "PREFECT_API_URL", expected=f"an address with a free port, as {api_url(port + 1)}", hint=hint
+        )
+    return Problem(found, "--port", expected=f"a free port, as --port {port + 1}")
 
 
 def _started(url: str, port: int, logs: Path) -> Supervised:

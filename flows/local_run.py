@@ -28,7 +28,7 @@ from prefect.settings import (
 from flows.interruption.by_server import nobody_else
 from flows.interruption.by_signal import ended_after, sigterm_as_exit
 from flows.server import own_database
-from flows.server.configured_server import check_proxies, check_server
+from flows.server.configured_server import check_server, configured_url
 from flows.server.server import SERVER_GRACE_SECONDS, api_url, free_port, running_server
 from tasks.process.process import GRACE_SECONDS
 from tasks.ui.watcher import STEP_LINE, watcher
@@ -94,8 +94,7 @@ def local_api(meanwhile: Callable[[], object] | None = None) -> Iterator[str]:
     in the terminal's process group: ^C would end it before the run's last state is written, and its log would mix with
     the run's.
     """
-    check_proxies()
-    if url := PREFECT_API_URL.value():
+    if url := configured_url():
         check_server(url)
         yield url
         return

@@ -1,5 +1,6 @@
 """Which server a served machine uses, and when it starts one."""
 
+import socket
 import tempfile
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def test_the_server_of_the_runs_has_to_be_there() -> None:
     ("url", "port"),
     [
         ("http://127.0.0.1:4300/api", 4300),
-        ("http://localhost:4300/api/", 4300),
+        ("http://localhost:4300/api", 4300),
+        ("http://me:secret@localhost:4300/api", None),
         ("https://localhost:4300/api", None),
         ("http://localhost/api", None),
         ("http://localhost:4300/else/api", None),
@@ -49,6 +51,26 @@ def test_at_another_address_none_is_started(url: str, asked: int | None, tmp_pat
     refused = pytest.raises(ConfigError, match=f"nothing answers at {named}")
     with temporary_settings({PREFECT_API_URL: named}), refused, server_or_running_one(asked, tmp_path):
         pass
+
+
+def test_a_taken_port_is_told_with_what_mends_it(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+        # The listener takes the connection, and nobody ever answers.
+        for named, says in (
+            (api_url(port) + "/", f"PREFECT_API_URL: port {port} is taken .*\n.* as {api_url(port + 1)}\n.*unset it"),
+            (None, f"--port: port {port} is taken .*\n    expected: a free port, as --port {port + 1}"),
+        ):
+            refused = pytest.raises(ConfigError, match=says)
+            with temporary_settings({PREFECT_API_URL: named}), refused, server_or_running_one(port, tmp_path):
+                pass
+
+
+def test_a_password_in_the_address_is_not_printed() -> None:
+    said = welcome("http://me:secret@head:4200/api", Path(tempfile.gettempdir()), [])
+    assert "secret" not in said
+    assert "http://[redacted]head:4200\n" not in said
+    assert "http://[redacted]head:4200 " in said
 
 
 def test_a_home_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
