@@ -8,7 +8,7 @@ makes them on the server that ``PREFECT_API_URL`` names.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, get_args
 from uuid import UUID
 
 from prefect.automations import AutomationCore
@@ -19,13 +19,13 @@ from prefect.exceptions import ObjectNotFound
 
 from deployments.flow_runs.queued_runs import QUEUED
 from deployments.nightly import nightly_name
-from flows.announce import HELD_BACK, PUBLISHED, RESOURCE
+from flows.announce import EVENTS, RESOURCE
 from flows.server.configured_server import check_server, configured_url
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.experiment import Experiment
 
-Kind = Literal["failed", "not started", "published", "held back"]
-KINDS: tuple[Kind, ...] = ("failed", "not started", "published", "held back")
+Kind = Literal["failed", "not started", "published", "proposed", "held back"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 NOT_STARTED_AFTER = timedelta(hours=1)
 
 OF_THE_FLOW_RUN = """{
@@ -102,7 +102,7 @@ def _webhook(client: SyncPrefectClient, experiment: Experiment) -> UUID:
 
 
 def _automation(deployment: str, kind: Kind, block: UUID) -> AutomationCore:
-    payload = OF_THE_MODEL if kind in ("published", "held back") else OF_THE_FLOW_RUN
+    payload = OF_THE_MODEL if kind in EVENTS else OF_THE_FLOW_RUN
     return AutomationCore(
         name=automation_name(deployment, kind),
         description="Made by titanflow from the experiment's `notify`; the next deploy overwrites it.",
@@ -128,6 +128,5 @@ def _trigger(deployment: str, kind: Kind) -> EventTrigger:
             posture=Posture.Proactive,
             within=NOT_STARTED_AFTER,
         )
-    event = PUBLISHED if kind == "published" else HELD_BACK
     match = {"prefect.resource.id": f"{RESOURCE}.*"}
-    return EventTrigger(expect={event}, match=match, match_related=of_deployment, posture=Posture.Reactive)
+    return EventTrigger(expect={EVENTS[kind]}, match=match, match_related=of_deployment, posture=Posture.Reactive)

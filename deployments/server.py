@@ -14,6 +14,7 @@ from deployments.database import OwnDatabase
 from deployments.supervised import Supervised
 from flows.server.configured_server import check_server, configured_url
 from flows.server.server import STARTUP_SECONDS, api_url, healthy, is_free, wait_until_healthy
+from titanflow.common.console import tell
 from titanflow.common.errors import ConfigError, Problem, StageFailed
 
 DEFAULT_PORT = 4200
@@ -51,7 +52,7 @@ def server_or_running_one(port: int | None, logs: Path) -> Iterator[tuple[str, S
         return
     if not is_free(own):
         raise ConfigError(_taken(own))
-    print(f"starting a Prefect server at {url} …", flush=True)
+    tell(f"starting a Prefect server at {url} …")
     server = _started(url, own, logs)
     try:
         yield url, server
@@ -94,7 +95,7 @@ def _started(url: str, port: int, logs: Path) -> Supervised:
         )
 
     if said := database.take_over():
-        print(said, flush=True)
+        tell(said)
     try:
         return start()
     except StageFailed as failed:
@@ -102,7 +103,7 @@ def _started(url: str, port: int, logs: Path) -> Supervised:
             raise
         if not database.is_copied:
             raise ConfigError(_newer(database, log)) from failed
-    print(database.begin_empty(), flush=True)
+    tell(database.begin_empty())
     return start()
 
 

@@ -21,6 +21,7 @@ from deployments.flow_runs.lost_runs import living_runs
 from deployments.work_pool import POOL
 from flows.interruption.by_server import LOOK_SECONDS
 from tasks.process.process import GRACE_SECONDS
+from titanflow.common.console import tell
 
 PUT_OFF = "Put off"
 """The state of such a run; any worker of its pool takes it up."""
@@ -36,7 +37,7 @@ def planned_stop(url: str, worker: str, pool: str = POOL) -> Iterator[None]:
     with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
         runs = runs_in_hand(client, worker, pool)
         for run in runs:
-            print(f"{run.name} saves and stops; it goes on when this is started again", flush=True)
+            tell(f"{run.name} saves and stops; it goes on when this is started again")
             # From now on it is planned, whatever becomes of this process and the server. The worker mustn't take it.
             _put_off(client, run, server_time(client) + timedelta(seconds=SAVE_SECONDS))
         deadline = time.monotonic() + SAVE_SECONDS

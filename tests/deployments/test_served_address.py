@@ -1,5 +1,6 @@
 """Which server a served machine uses, and when it starts one."""
 
+import os
 import socket
 import tempfile
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from typer.testing import CliRunner
 
-from deployments.serve import check_prefect_home, welcome
+from deployments.serve import alone, check_prefect_home, logs_of, welcome
 from deployments.server import DEFAULT_PORT, own_port, running_server, server_or_running_one
 from deployments.work_pool import POOL
 from flows.server.server import api_url, free_port
@@ -51,6 +52,19 @@ def test_at_another_address_none_is_started(url: str, asked: int | None, tmp_pat
     refused = pytest.raises(ConfigError, match=f"nothing answers at {named}")
     with temporary_settings({PREFECT_API_URL: named}), refused, server_or_running_one(asked, tmp_path):
         pass
+
+
+def test_a_second_one_in_its_home_is_refused_as_long_as_the_first_runs(tmp_path: Path) -> None:
+    with temporary_settings({PREFECT_HOME: tmp_path}):
+        with alone(logs_of(None)) as logs:
+            says = rf"^{logs}: titanflow serve runs already: process {os.getpid()} on .*\n.*--limit .* PREFECT_HOME"
+            with pytest.raises(ConfigError, match=says), alone(logs):
+                pass
+            # Several machines may have one home.
+            with alone(logs_of("small")) as others:
+                assert others == logs / "small" / socket.gethostname()
+        with alone(logs):
+            pass
 
 
 def test_a_taken_port_is_told_with_what_mends_it(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from titanflow.runs.contract import readable
 from titanflow.runs.manifest import now
 
 NIGHT_FILE = "night.json"
-NightState = Literal["", "published", "held back", "finished", "failed", "skipped"]
+NightState = Literal["", "published", "proposed", "held back", "finished", "failed", "skipped"]
 
 
 class Parent(BaseModel):
