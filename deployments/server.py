@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,8 @@ HERE = ("127.0.0.1", "localhost")
 """The hosts of an address at which a server that listens to this machine alone answers."""
 UNKNOWN_MIGRATION = "Can't locate revision identified by"
 """What a Prefect says of a database that a newer one has changed."""
+DAMAGED = re.compile("file is not a database|database disk image is malformed")
+"""What SQLite says of a file that it can't read."""
 
 
 def running_server(port: int | None) -> str:
@@ -99,19 +102,23 @@ def _started(url: str, port: int, logs: Path) -> Supervised:
     try:
         return start()
     except StageFailed as failed:
-        if UNKNOWN_MIGRATION not in log.read_text(encoding="utf-8", errors="replace"):
+        said = log.read_text(encoding="utf-8", errors="replace")
+        if UNKNOWN_MIGRATION in said:
+            why, remedy = f"was changed by a newer Prefect than {prefect.__version__}", "that Prefect"
+        elif damaged := DAMAGED.search(said):
+            why, remedy = f"is damaged ({damaged[0]})", "a copy of it from before"
+        else:
             raise
         if not database.is_copied:
-            raise ConfigError(_newer(database, log)) from failed
-    tell(database.begin_empty())
+            raise ConfigError(_unreadable(database, f"the served database {why}; its log: {log}", remedy)) from failed
+    tell(database.begin_empty(why))
     return start()
 
 
-def _newer(database: OwnDatabase, log: Path) -> Problem:
-    found = f"a newer Prefect than {prefect.__version__} has changed the served database; its log: {log}"
+def _unreadable(database: OwnDatabase, found: str, remedy: str) -> Problem:
     if database.is_named:
-        return Problem(found, "PREFECT_SERVER_DATABASE_CONNECTION_URL", expected="that Prefect, or another database")
+        key = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+        return Problem(found, key, expected=f"{remedy}, or another database")
     hint = f"without {database.path} it begins empty: no runs, no edits of the deployments, no blocks"
-    return Problem(
-        found, str(database.path), expected="that Prefect, or a folder of its own: PREFECT_HOME=…", hint=hint
-    )
+    expected = f"{remedy}, or a folder of its own: PREFECT_HOME=…"
+    return Problem(found, str(database.path), expected=expected, hint=hint)
