@@ -223,14 +223,16 @@ def run_deploy(env: Mapping[str, str], logs: Path, path: Path) -> None:
 
 
 def notify(url: str, night: DeploymentResponse) -> None:
-    """Makes the notices of a night's experiment, which may have been edited in the UI since it was checked."""
+    """Makes the notices of a night's experiment.
+
+    Its parameters, or the webhook's block, may have been edited or deleted in the UI: that is told, and ends nothing.
+    """
     try:
         loaded = load_experiment(str(night.parameters.get("experiment")), night.parameters.get("configs"))
+        with temporary_settings({PREFECT_API_URL: url}):
+            ensure_notifications(loaded, night.name)
     except ConfigError as error:
-        tell(f"{night.name} can't run, and nobody is notified: {error}", to_errors=True)
-        return
-    with temporary_settings({PREFECT_API_URL: url}):
-        ensure_notifications(loaded, night.name)
+        tell(f"nobody is notified of {night.name}: {error}", to_errors=True)
 
 
 def welcome(url: str, logs: Path, nights: Sequence[str]) -> str:
