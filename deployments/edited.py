@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
@@ -49,6 +51,30 @@ def keep_edited(deployments: Iterable[dict[str, Any]], found: Found, asked: Nigh
         if asked.configs:
             kept["parameters"] = {**kept.get("parameters", {}), "configs": asked.configs}
         yield kept
+
+
+def without_braces(deployments: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The deployments as they can stand in a file that Prefect deploys: it fills in whatever has braces (``{{ … }}``).
+
+    Of a chat template it would leave out what it doesn't know, and write a variable or a secret in the place of its
+    name. :func:`put_braces` gives them these parameters.
+    """
+    for deployment in deployments:
+        parameters = deployment.get("parameters", {})
+        yield {**deployment, "parameters": {name: value for name, value in parameters.items() if not _braced(value)}}
+
+
+def put_braces(url: str, deployments: Iterable[dict[str, Any]]) -> None:
+    """Gives what was deployed :func:`without_braces` its parameters."""
+    found = deployments_on(url)
+    with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
+        for deployment in deployments:
+            if _braced(parameters := deployment.get("parameters", {})):
+                client.update_deployment(found[deployment["name"]].id, DeploymentUpdate(parameters=parameters))
+
+
+def _braced(value: Any) -> bool:
+    return "{{" in json.dumps(value)
 
 
 def end_other_nights(url: str, found: Found, wanted: Collection[str]) -> list[str]:

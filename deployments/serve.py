@@ -18,7 +18,16 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from deployments.deployed import check_deployed
-from deployments.edited import changes, deployments_on, described, end_other_nights, keep_edited, nights_on
+from deployments.edited import (
+    changes,
+    deployments_on,
+    described,
+    end_other_nights,
+    keep_edited,
+    nights_on,
+    put_braces,
+    without_braces,
+)
 from deployments.flow_runs.lost_runs import LostRuns
 from deployments.flow_runs.planned_stop import planned_stop
 from deployments.gpu_workers import WHOLE_MACHINE, gpu_shares
@@ -112,9 +121,11 @@ def deploy(url: str, env: Mapping[str, str], logs: Path, nights: Mapping[str, st
     wanted = nights if asked.experiments else nights_on(before) or nights
     content = with_nights(deployments(), wanted, asked)
     path = logs / DEPLOYMENTS.name
-    kept = {**content, "deployments": list(keep_edited(content["deployments"], before, asked))}
-    path.write_text(yaml.safe_dump(kept, sort_keys=False), encoding="utf-8")
+    kept = list(keep_edited(content["deployments"], before, asked))
+    written = {**content, "deployments": list(without_braces(kept))}
+    path.write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
     run_deploy(env, logs, path)
+    put_braces(url, kept)
     end_other_nights(url, before, wanted)
     after = deployments_on(url)
     for change in changes(before, after):
