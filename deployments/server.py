@@ -14,7 +14,7 @@ import prefect
 from deployments.database import OwnDatabase
 from deployments.supervised import Supervised
 from flows.server.configured_server import check_server, configured_url
-from flows.server.server import STARTUP_SECONDS, api_url, healthy, is_free, wait_until_healthy
+from flows.server.server import AT_API, STARTUP_SECONDS, api_url, healthy, is_free, wait_until_healthy
 from titanflow.common.console import tell
 from titanflow.common.errors import ConfigError, Problem, StageFailed
 
@@ -58,6 +58,8 @@ def server_or_running_one(port: int | None, logs: Path) -> Iterator[tuple[str, S
     tell(f"starting a Prefect server at {url} …")
     server = _started(url, own, logs)
     try:
+        # It may ask for a password that is set for servers alone.
+        check_server(url)
         yield url, server
     finally:
         server.stop()
@@ -89,7 +91,7 @@ def _started(url: str, port: int, logs: Path) -> Supervised:
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", HERE[0], "--port", str(port)]
     log, database = logs / "server.log", OwnDatabase(logs)
     # The server makes the links in notifications, and its page asks port 4200 unless told otherwise.
-    env = {**SERVER_ENV, "PREFECT_UI_URL": url.removesuffix("/api"), "PREFECT_SERVER_UI_API_URL": url}
+    env = {**SERVER_ENV, **AT_API, "PREFECT_UI_URL": url.removesuffix("/api"), "PREFECT_SERVER_UI_API_URL": url}
     env |= database.environment
 
     def start() -> Supervised:

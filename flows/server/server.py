@@ -22,6 +22,8 @@ SERVER_GRACE_SECONDS = 10.0
 HEALTH_POLL_SECONDS = 0.1
 LAST_LINES = 10
 UNAUTHORIZED = 401
+AT_API = {"PREFECT_SERVER_API_BASE_PATH": ""}
+"""A server that is started here is where :func:`api_url` says, wherever the user's settings put another one."""
 
 
 def free_port() -> int:

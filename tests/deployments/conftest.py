@@ -66,8 +66,9 @@ def tiny_configs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """Served where much stands in the way: a dead proxy, a poor locale, no home folder, its own address as that of
-    another server, and a database that a newer Prefect has changed."""
+    """Served where much stands in the way: a dead proxy with exceptions that httpx can't read, a poor locale, no home
+    folder, its own address as that of another server, another server's path, and a database that a newer Prefect has
+    changed."""
     home = tmp_path_factory.mktemp("served")
     port = free_port()
     output = home / "output"
@@ -79,7 +80,8 @@ def served(tmp_path_factory):
     env |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "latin-1"}
     env |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
     env |= {"HOME": str(home / "file" / "home"), "TMPDIR": str(home / "tmp"), "PREFECT_HOME": str(home)}
-    env |= {"PREFECT_API_URL": api_url(port), "OMP_NUM_THREADS": "1"}
+    env |= {"NO_PROXY": "[::1],fe80::/10", "PREFECT_SERVER_API_BASE_PATH": "/team/api"}
+    env |= {"PREFECT_API_URL": f"{api_url(port)}/", "OMP_NUM_THREADS": "1"}
     with output.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "titanflow.cli.main", "serve"],

@@ -89,6 +89,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             super().__init__(kind, [sys.executable, "-c", ends or "input()"], log, env, **up)
 
     monkeypatch.setattr(module, "Supervised", Says)
+    monkeypatch.setattr(module, "check_server", lambda url: None)
     return says
 
 

@@ -9,6 +9,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from typer.testing import CliRunner
 
+from deployments import server
 from deployments.serve import alone, check_prefect_home, logs_of, welcome
 from deployments.server import DEFAULT_PORT, own_port, running_server, server_or_running_one
 from deployments.work_pool import POOL
@@ -78,6 +79,28 @@ def test_a_taken_port_is_told_with_what_mends_it(tmp_path: Path) -> None:
             refused = pytest.raises(ConfigError, match=says)
             with temporary_settings({PREFECT_API_URL: named}), refused, server_or_running_one(port, tmp_path):
                 pass
+
+
+def test_a_server_that_does_not_let_this_client_in_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = []
+
+    class Answers:
+        def __init__(self, *arguments: object, **options: object) -> None:
+            pass
+
+        def stop(self) -> None:
+            stopped.append(self)
+
+    def refuses(url: str) -> None:
+        raise ConfigError(f"{url} doesn't let this client in")
+
+    monkeypatch.setattr(server, "Supervised", Answers)
+    monkeypatch.setattr(server, "check_server", refuses)
+    refused = pytest.raises(ConfigError, match="doesn't let this client in")
+    own = temporary_settings({PREFECT_HOME: tmp_path}, restore_defaults={PREFECT_API_URL})
+    with own, refused, server_or_running_one(free_port(), tmp_path):
+        pass
+    assert len(stopped) == 1
 
 
 def test_a_password_in_the_address_is_not_printed() -> None:
