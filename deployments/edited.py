@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.deployed import FLOW
+from deployments.deployed import FLOW, folder_of
 from deployments.nightly import Nights, is_night
 
 Found = Mapping[str, DeploymentResponse]
@@ -121,9 +121,10 @@ def _asked_schedule(
 
 
 def _shown(deployment: DeploymentResponse) -> dict[str, Any]:
-    """What can be edited in the UI."""
+    """What can be edited in the UI, and the folder, which is where ``serve`` was started."""
     limit = deployment.global_concurrency_limit
     return {
+        "the folder that runs start in": folder_of(deployment),
         "the parameters": deployment.parameters,
         "the schedule": ", ".join(_schedules(deployment)) or "none",
         "paused": deployment.paused,

@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 
+from deployments.deployed import IN_FOLDER
 from deployments.edited import changes, described, keep_edited, nights_on
 from deployments.nightly import Nights, check_nights, deployments, with_nights
 
@@ -92,9 +93,10 @@ def test_without_a_word_the_nights_are_those_that_there_are():
 
 
 def test_what_does_not_stay_is_said():
-    before = deployment(schedule(active=False), tags=["mine"])
-    after = deployment(schedule("0 4 * * *", active=False))
+    before = deployment(schedule(active=False), tags=["mine"], pull_steps=[{IN_FOLDER: {"directory": "/a"}}])
+    after = deployment(schedule("0 4 * * *", active=False), pull_steps=[{IN_FOLDER: {"directory": "/b"}}])
     assert sorted(changes({NAME: before}, {NAME: after})) == [
+        f"{NAME}: the folder that runs start in /a → /b, as this was started",
         f"{NAME}: the schedule 0 3 * * * (UTC), paused → 0 4 * * * (UTC), paused, as this was started",
         f"{NAME}: the tags ['mine'] → [], as this was started",
     ]
