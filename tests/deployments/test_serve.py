@@ -125,7 +125,7 @@ def test_a_run_by_hand_uses_the_served_server_whatever_stands_in_the_way(served,
 
 def test_runs_start_where_serve_was_started(served, client):
     steps = client.read_deployment_by_name("pretrain-sft/on-demand").pull_steps
-    assert steps == [{IN_FOLDER: {"directory": str(served.home / "workspace")}}]
+    assert steps == [{IN_FOLDER: {"directory": str(served.workspace)}}]
 
 
 def test_a_misspelled_parameter_is_refused(served):
@@ -151,7 +151,7 @@ def test_a_named_experiment_has_its_night_and_one_that_is_named_no_more_loses_it
     template = {"sft.chat.template": "{% for m in messages %}{{ m.content }}{% endfor %} {{ $HOME }}"}
     client.update_deployment(on_demand.id, DeploymentUpdate(parameters={"run": "mine", "overrides": template}))
     asked = Nights(("stdlib",), "0 4 * * *")
-    env = {"PREFECT_API_URL": served.url, "TITANFLOW_HOME": str(served.home / "workspace")}
+    env = {"PREFECT_API_URL": served.url, "TITANFLOW_HOME": str(served.workspace)}
     assert deploy(served.url, env, tmp_path, check_nights(asked), asked) == [
         "nightly-stdlib runs stdlib at 0 4 * * * (UTC)."
     ]
