@@ -28,7 +28,7 @@ def check_server(url: str, hint: str = START) -> None:
         ConfigError: nothing answers, or it wants another password or another version of Prefect.
     """
     shown = redact(url)
-    expected = "" if url.endswith("/api") else f"the address of an API, as {shown}/api"
+    expected = "" if "/api" in url else f"the address of an API, as {shown}/api"
     if not healthy(url):
         found = f"nothing answers at {shown}{_by_proxy(url)}"
         raise ConfigError(Problem(found, "PREFECT_API_URL", expected=expected, hint=hint))

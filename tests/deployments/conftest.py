@@ -67,9 +67,9 @@ def tiny_configs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """Served where much stands in the way: a dead proxy with exceptions that httpx can't read, a poor locale in which
-    the name of the folder is none, no home folder, its own address as that of another server, another server's path, and a database that a newer Prefect has
-    changed."""
+    """Served where much stands in the way: a dead proxy with exceptions that httpx can't read, a poor locale, a folder
+    whose name that locale lacks, no home folder, its own address as that of another server, another server's path, and
+    a database that a newer Prefect has changed."""
     home = tmp_path_factory.mktemp("served")
     port = free_port()
     output = home / "output"
