@@ -38,9 +38,9 @@ def planned_stop(url: str, worker: str, pool: str = POOL) -> Iterator[None]:
     with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
         runs = runs_in_hand(client, worker, pool)
         # What a person cancels just now isn't to go on.
-        put_off = {run.id for run in runs if not state_of(run).is_cancelling()}
+        cancelled = {run.id for run in runs if state_of(run).is_cancelling()}
         for run in runs:
-            if run.id in put_off:
+            if run.id not in cancelled:
                 tell(f"{run.name} saves and stops; it goes on when this is started again")
                 # Planned from now on, whatever becomes of this process and the server. The worker mustn't take it.
                 _put_off(client, run, server_time(client) + timedelta(seconds=SAVE_SECONDS))
@@ -50,18 +50,23 @@ def planned_stop(url: str, worker: str, pool: str = POOL) -> Iterator[None]:
         try:
             yield
         finally:
-            for run in runs:
+            # While these saved, the worker had time for runs that were queued.
+            for run in {run.id: run for run in (*runs, *runs_in_hand(client, worker, pool))}.values():
                 with contextlib.suppress(ObjectNotFound):
-                    _ended(client, run, run.id in put_off)
+                    _ended(client, run, run.id in cancelled)
 
 
-def _ended(client: SyncPrefectClient, run: FlowRun, is_put_off: bool) -> None:
+def _ended(client: SyncPrefectClient, run: FlowRun, was_cancelled: bool) -> None:
     """Gives a run whose process has ended its state."""
     state = state_of(client.read_flow_run(run.id))
-    if state.is_cancelling():
-        client.set_flow_run_state(run.id, ended_while_cancelled())
+    if was_cancelled or state.is_cancelling():
+        if state.is_crashed() or not state.is_final():
+            client.set_flow_run_state(run.id, ended_while_cancelled(), force=True)
+    elif state.is_pending():
+        # It hadn't begun, and is queued again.
+        client.set_flow_run_state(run.id, Scheduled(scheduled_time=run.expected_start_time), force=True)
     # A run that began just now crashed with its worker; one that was about to end has ended.
-    elif is_put_off and (state.is_crashed() or not state.is_final()):
+    elif state.is_crashed() or not state.is_final():
         # By its first time it goes before the runs that were queued behind it.
         _put_off(client, run, run.expected_start_time)
 

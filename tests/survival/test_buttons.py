@@ -147,6 +147,7 @@ def test_stop_of_serve(machine: Machine, configs: Path, cell: Cell) -> None:
     assert (nightly.parameters, [one.active for one in nightly.schedules]) == (edited, [False])
     assert "nightly-stdlib_nightly runs stdlib at 0 3 * * * (UTC), paused." in machine.output.read_text()
     assert run.trains_on() > saved
+    queued.reaches("Queued")
     cell.checkpoint, cell.cause = f"step {saved}, of {step}", why[0]
     cell.state = f"{run.state}; queued: {queued.state}"
     machine.set_state(run.id, Cancelling())
