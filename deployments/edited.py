@@ -32,6 +32,14 @@ def nights_on(found: Found) -> dict[str, str]:
     return {name: str(one.parameters.get("experiment")) for name, one in found.items() if is_night(one.parameters)}
 
 
+def nights_served(found: Found, named: Mapping[str, str], asked: Nights) -> Mapping[str, str]:
+    """The nights to serve: those ``named``, or without a word of ``asked`` those on the server, if any are left there.
+
+    A server that has no deployments yet gets what is ``named`` by ``prefect.yaml``.
+    """
+    return named if asked.experiments or not found else nights_on(found)
+
+
 def keep_edited(deployments: Iterable[dict[str, Any]], found: Found, asked: Nights) -> Iterator[dict[str, Any]]:
     """The deployments, so that to deploy them keeps what each has on the server: parameters, schedules and pause.
 

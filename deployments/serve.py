@@ -24,7 +24,7 @@ from deployments.edited import (
     described,
     end_other_nights,
     keep_edited,
-    nights_on,
+    nights_served,
     put_braces,
     without_braces,
 )
@@ -117,8 +117,7 @@ def serve(port: int | None, workers: Workers, asked: Nights, logs: Path) -> None
 def deploy(url: str, env: Mapping[str, str], logs: Path, nights: Mapping[str, str], asked: Nights) -> list[str]:
     """Deploys, keeping what was edited on the server; says what changed, and returns when which night runs what."""
     before = deployments_on(url)
-    # Without a word about experiments, the nights are those that there are.
-    wanted = nights if asked.experiments else nights_on(before) or nights
+    wanted = nights_served(before, nights, asked)
     content = with_nights(deployments(), wanted, asked)
     path = logs / DEPLOYMENTS.name
     kept = list(keep_edited(content["deployments"], before, asked))
@@ -256,7 +255,7 @@ def welcome(url: str, logs: Path, nights: Sequence[str]) -> str:
             *([f"  export NO_PROXY={hosts}"] if (hosts := os.environ.get("NO_PROXY")) else []),
             "  prefect deployment run pretrain-sft/on-demand --watch",
             "  prefect deployment run pretrain-sft/on-demand --param pretrain_steps=50 --param run=short --watch",
-            *nights,
+            *(nights or ["No nights: --experiment NAME makes one."]),
             *(["Nights that are due at one time take turns."] if len(nights) > 1 else []),
             "^C stops everything.",
         ]
