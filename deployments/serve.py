@@ -255,6 +255,7 @@ def welcome(url: str, logs: Path, nights: Sequence[str]) -> str:
             *([f"  export NO_PROXY={hosts}"] if (hosts := os.environ.get("NO_PROXY")) else []),
             "  prefect deployment run pretrain-sft/on-demand --watch",
             "  prefect deployment run pretrain-sft/on-demand --param pretrain_steps=50 --param run=short --watch",
+            f"Your own, as my.yaml in {Path.cwd()}: --param experiment=my",
             *(nights or ["No nights: --experiment NAME makes one."]),
             *(["Nights that are due at one time take turns."] if len(nights) > 1 else []),
             "^C stops everything.",

@@ -33,7 +33,7 @@ from titan.process.quiet import quiet_transformers
 from titan.weights.native import load_native
 from titan.weights.stage_model import TrainedModel, read_model
 from titanflow.common.digests import folder_digests
-from titanflow.common.errors import ConfigError, DataError, Problem, TitanflowError
+from titanflow.common.errors import ConfigError, DataError, Problem, TitanflowError, refused_places
 from titanflow.data.tokenizer.tokenizer import load_tokenizer
 
 SHARD_SIZE = 5_000_000_000
@@ -192,7 +192,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokenizer", type=Path, help="a tokenizer's folder (the stage's own unless given)")
     given = parser.parse_args(arguments)
     try:
-        report = export_checkpoint(given.source, given.out, given.tokenizer)
+        with refused_places():
+            report = export_checkpoint(given.source, given.out, given.tokenizer)
     except TitanflowError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

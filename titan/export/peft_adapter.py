@@ -22,7 +22,7 @@ from titan.models.huggingface import refusal
 from titan.weights.native import load_native
 from titan.weights.stage_model import TrainedModel, read_model
 from titanflow.architectures.huggingface import is_hugging_face
-from titanflow.common.errors import ConfigError, Problem, StageFailed, TitanflowError
+from titanflow.common.errors import ConfigError, Problem, StageFailed, TitanflowError, refused_places
 from titanflow.config.checks.lora import LoraModules, peft_problems
 from titanflow.runs.contract import EXPORT_FOLDER
 
@@ -185,7 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="the folder to make")
     given = parser.parse_args(arguments)
     try:
-        print(write_peft_adapter(read_model(given.source), given.out))
+        with refused_places():
+            print(write_peft_adapter(read_model(given.source), given.out))
     except TitanflowError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -19,6 +19,7 @@ from titanflow.data.chat.keys import spelled
 from titanflow.data.chat.proof.answer_forms import AnswerForms
 from titanflow.data.chat.render import ChatRenderer
 from titanflow.data.tokenizer.special_tokens import SpecialTokens
+from titanflow.files.published_folder import model_hint
 
 BELOW = ("", "export", "model")
 """A model lies in its own folder, or within that of a training or a publish stage."""
@@ -32,9 +33,10 @@ def model_folder(source: str) -> Path:
         if is_hugging_face(Path(source) / below):
             return Path(source) / below
     repo_id, _, revision = source.partition("@")
-    if Path(source).exists() or not names_repository(repo_id):
+    hint = model_hint(source)
+    if hint or Path(source).exists() or not names_repository(repo_id):
         expected = "a folder that transformers loads, a finished stage's, or owner/name on the Hub"
-        raise ConfigError(Problem(f"{source!r} is no model", expected=expected))
+        raise ConfigError(Problem(f"{source!r} is no model", expected=expected, hint=hint))
     return download_model(repo_id, describe_repository(repo_id, revision or None).name)
 
 

@@ -24,6 +24,7 @@ from titanflow.common.credentials import redact
 from titanflow.common.errors import ConfigError, DataError, HubError, Problem, TitanflowError
 from titanflow.common.hub_endpoint import hub_endpoint, use_plain_transfer
 from titanflow.common.hub_names import is_revision
+from titanflow.files.published_folder import model_hint
 from titanflow.publish.bundle import LINEAGE
 from titanflow.publish.integrity import Check, check_folder, check_tree
 from titanflow.publish.signing.key import read_public_key
@@ -93,7 +94,7 @@ def no_folder(source: str) -> Problem:
         return Problem(f"{source} is a link that leads nowhere", expected=expected)
     beside = [f"{path.parent / one.name}" for one in sorted(path.parent.glob("*")) if one.is_dir()]
     near = difflib.get_close_matches(source, beside, n=1)
-    hint = f"did you mean {near[0]}?" if near else ""
+    hint = f"did you mean {near[0]}?" if near else model_hint(source)
     return Problem(f"there is no folder {source}", expected=expected, hint=hint)
 
 

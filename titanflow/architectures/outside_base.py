@@ -15,6 +15,7 @@ from titanflow.architectures.huggingface import (
 )
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.files import expanded
+from titanflow.files.published_folder import model_hint
 from titanflow.runs.contract import RESULT_FILE
 
 
@@ -48,7 +49,8 @@ def read_base(folder: Path) -> BaseArchitecture:
     if is_hugging_face(folder):
         return hugging_face(folder)
     expected = "the folder of a finished stage, or one that transformers loads"
-    raise ConfigError(Problem(f"{folder} holds neither {RESULT_FILE} nor {CONFIG_FILE}", expected=expected))
+    message, hint = f"{folder} holds neither {RESULT_FILE} nor {CONFIG_FILE}", model_hint(str(folder))
+    raise ConfigError(Problem(message, expected=expected, hint=hint))
 
 
 def trained_as(path: Path) -> BaseArchitecture | None:

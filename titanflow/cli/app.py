@@ -13,7 +13,7 @@ import typer
 from rich.text import Text
 
 from titanflow.common.console import Output
-from titanflow.common.errors import TitanflowError
+from titanflow.common.errors import TitanflowError, refused_places
 from titanflow.config.keys.on_stale import OnStale
 from titanflow.files.caches import move_unwritable
 
@@ -58,7 +58,8 @@ def reports_errors(function: Command, lasting: Collection[str] = ()) -> Command:
         try:
             if moved := move_unwritable(lasting):
                 err.print(Text.assemble(("warning: ", "yellow"), moved))
-            return function(*arguments, **options)
+            with refused_places():
+                return function(*arguments, **options)
         except TitanflowError as error:
             err.print(Text.assemble(("error: ", "bold red"), str(error)))
             raise typer.Exit(error.exit_code) from None

@@ -96,6 +96,10 @@ def _write(path: Path, text: str) -> None:
             file.write(text)
     except FileExistsError:
         raise _is_there(path) from None
+    except OSError as error:
+        message = f"{path.absolute()} can't be written: {error.strerror or error}"
+        hint = "run this in a folder of your own; files and their paths are found from there"
+        raise ConfigError(Problem(message, "NAME", expected="a folder that can be written", hint=hint)) from None
 
 
 def _is_there(path: Path) -> ConfigError:

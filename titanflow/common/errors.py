@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import errno
 import json
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
+
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
+"""What a system says of a place that a person named and can change; a traceback would only hide it."""
 
 
 class TitanflowError(Exception):
@@ -140,3 +146,20 @@ def did_you_mean(name: Any, known: Iterable[str]) -> str:
     """The known name that is nearest, as a hint; empty where none is near."""
     near = difflib.get_close_matches(str(name), list(known), n=1)
     return f"did you mean {near[0]}?" if near else ""
+
+
+@contextlib.contextmanager
+def refused_places() -> Iterator[None]:
+    """Turns the system's refusal of a file or folder, and the loss of the current one, into a message for a person."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename and error.errno in REFUSED:
+            expected = "a place that can be read and written"
+            raise ConfigError(Problem(f"{error.filename}: {error.strerror}", expected=expected)) from error
+        try:
+            Path.cwd()
+        except FileNotFoundError:
+            message, expected = "the folder that this is run in is gone", "a folder that is there: cd to it"
+            raise ConfigError(Problem(message, expected=expected)) from error
+        raise

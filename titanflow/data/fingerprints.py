@@ -12,6 +12,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from titanflow.common.errors import DataError, Problem
 from titanflow.common.files import expanded
 from titanflow.config.keys.training import PARTS, Data
 from titanflow.config.mixture import mixture_members, mixture_spec
-from titanflow.data.files.local_files import Ending, local_files
+from titanflow.data.files.local_files import KEY, Ending, local_files
 from titanflow.data.held_out.eval_items import named_files
 from titanflow.data.stdlib.text import source_files, stdlib_folder
 from titanflow.data.tokenizer.tokenizer import check_tokenizer, check_vocab_size, tokenizer_files
@@ -144,6 +145,7 @@ def _source(config: Data, workspace: Path | None) -> Any:
     if config.source:
         return _interpreter(config)
     if config.path:
+        _check_apart([config.path] if isinstance(config.path, str) else config.path, workspace)
         files = local_files(config.path).files
         _check_document(config, files)
         # Evaluation tasks find their files by name; otherwise only the ending matters, which says how to read a file.
@@ -161,6 +163,25 @@ def _source(config: Data, workspace: Path | None) -> Any:
         return config.dataset
     expected = "exactly one of data.source, data.path and data.dataset"
     raise DataError(Problem("the data has no source", "data", expected=expected))
+
+
+def _check_apart(entries: list[str], workspace: Path | None) -> None:
+    """Refuses a folder with the runs in it: a run would be trained on what the runs before it wrote."""
+    for entry in entries if workspace is not None else ():
+        searched = _searched(entry)
+        if searched is not None and workspace is not None and workspace.resolve().is_relative_to(searched):
+            message = f"{entry} holds the folder of the runs, {workspace}, whose files would be read, too"
+            hint = "put the data into a folder of its own, or the runs elsewhere (`workspace`)"
+            raise DataError(Problem(message, KEY, expected="files that no run writes", hint=hint))
+
+
+def _searched(entry: str) -> Path | None:
+    """The folder below which all files are read; None where these are named, or lie in one folder."""
+    path = expanded(entry)
+    if path.is_dir():
+        return path.resolve()
+    parts = list(takewhile(lambda part: not any(sign in part for sign in "*?["), path.parts))
+    return Path(*parts).resolve() if "**" in path.parts else None
 
 
 def _check_document(config: Data, files: list[Path]) -> None:

@@ -12,11 +12,10 @@ from titanflow.architectures.outside_base import outside_base
 from titanflow.architectures.torchtitan import load_snapshot
 from titanflow.architectures.weights import model_weights
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.config.files.chat_template import template_of
+from titanflow.config.files.chat_template import CHATML, LLAMA3, TOKENS, ZEPHYR, template_of
+from titanflow.files.published_folder import model_hint
 
 KEY = "--base"
-CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
-"""The special tokens of the template of conversations that a tokenizer without one gets."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,8 @@ class Base:
             raise ConfigError(problems) from None
         if found is None:
             expected = "the folder of a model, as runs/mine/main/publish/model, or owner/name on the Hub"
-            raise ConfigError(Problem(f"{named} isn't there (looked for it in {Path.cwd()})", KEY, "", expected))
+            message = f"{named} isn't there (looked for it in {Path.cwd()})"
+            raise ConfigError(Problem(message, KEY, "", expected, model_hint(named)))
         if found.tokenizer is None:
             raise ConfigError(Problem(f"{named} has no {TOKENIZER_FILE}", KEY, expected="a model with its tokenizer"))
         return cls(named, found)
@@ -60,11 +60,22 @@ class Base:
     def has_template(self) -> bool:
         return template_of(self.tokenizer) is not None
 
-    @property
-    def new_tokens(self) -> list[str]:
-        """The special tokens of conversations that the tokenizer lacks, if it has no template of its own."""
+    def conversations(self, reads_text: bool) -> dict[str, dict[str, Any]]:
+        """What an sft says of a tokenizer without a template: none where it has chatml's tokens, which is the default.
+
+        A base that is finished gets these tokens. One that reads text before (``reads_text``) keeps its own: then the
+        template is one that needs none.
+        """
+        if self.has_template or not self._lacks(CHATML):
+            return {}
+        if not self._lacks(LLAMA3):
+            return {"chat": {"template": LLAMA3}}
+        return {"chat": {"template": ZEPHYR}} if reads_text else {"sft": {"new_special_tokens": self._lacks(CHATML)}}
+
+    def _lacks(self, template: str) -> list[str]:
+        """The special tokens of a built-in template that the tokenizer hasn't."""
         text = (self.tokenizer / TOKENIZER_FILE).read_text(encoding="utf-8")
-        return [] if self.has_template else [token for token in CHATML_TOKENS if f'"{token}"' not in text]
+        return [token for token in TOKENS[template] if f'"{token}"' not in text]
 
     def section(self) -> dict[str, Any]:
         """The section ``model`` of a pretraining that begins with its weights: what differs from the flavor's.

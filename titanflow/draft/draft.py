@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.hub_names import REPO_ID_EXPECTED, is_repo_id
 from titanflow.common.quantities import short
 from titanflow.config.keys.chat_columns import COLUMNS
-from titanflow.config.keys.experiment import name_problem
+from titanflow.config.keys.experiment import fitting_name, name_problem
 from titanflow.data.inspect.inspection import Inspection, inspect_chats, inspect_text
 from titanflow.draft.base import Base
 from titanflow.draft.machine import Machine
@@ -34,7 +35,7 @@ class Asked:
 
     def problems(self) -> list[Problem]:
         """What no look at a file is needed for."""
-        found = [one for one in (name_problem(self.name, "NAME"),) if one]
+        found = [one for one in (_name_problem(self.name),) if one]
         if not self.text and not self.chats:
             expected = "--text FILES to train on, or --chats FILES with --base to fine-tune a model, or both"
             found.append(Problem("nothing to train on", "--text", expected=expected))
@@ -83,8 +84,6 @@ class Draft:
         wanted = parse_size(asked.size) if asked.size else None
         machine, base = Machine.here(), Base.of(asked.base) if asked.base else None
         columns = {known: name for known, name in asked.columns.items() if known != "text"}
-        if base and asked.text and asked.chats and base.new_tokens:
-            raise ConfigError(_two_steps(asked))
         seen = inspect_text(asked.text, asked.columns.get("text")) if asked.text else None
         said = inspect_chats(asked.chats, columns, asked.roles) if asked.chats else None
         vocab_size = vocabulary(seen.size) if seen else SMALLEST
@@ -102,6 +101,11 @@ class Draft:
         return cls(asked, machine, text, chats, base, model, parameters, row, chat_row)
 
     @property
+    def held_out_text(self) -> int:
+        """Documents that are held out: one part where conversations are evaluated, else two."""
+        return self.text.held_out(self.row) * (1 if self.chats else 2) if self.text else 0
+
+    @property
     def notes(self) -> list[str]:
         """What of the files isn't as a user may think."""
         found = []
@@ -112,6 +116,14 @@ class Draft:
             if seen.found.passed_over:
                 reasons = ", ".join(f"{count} × {reason}" for reason, count in seen.found.passed_over.items())
                 found.append(f"{', '.join(seen.path)}: passed over: {reasons}")
+        if self.text and (share := self.text.largest):
+            decided = "its hash decides whether it is trained on or held out"
+            found.append(f"one document has {int(100 * share)} % of the text, and {decided}; part it into several")
+        if self.text and (held_out := self.held_out_text) > self.text.seen.rows / 4:
+            found.append(f"{held_out} of {self.text.seen.rows} documents are held out, and not trained on")
+        if self.base and self.text and self.row < (known := self.base.found.seq_len):
+            had = f"{self.base.named} has one of {known:,}"
+            found.append(f"the model's context will be {self.row:,} tokens, as its text is trained in; {had}")
         if self.chats and (malformed := self.chats.seen.malformed):
             lines = "; ".join(str(problem).splitlines()[0] for problem in malformed[:3])
             found.append(f"{len(malformed)} malformed rows will be left out: {lines}")
@@ -120,12 +132,16 @@ class Draft:
         return found
 
 
-def _two_steps(asked: Asked) -> Problem:
-    """A pretraining keeps its base's tokens; a fine-tuning may add some to a base that is finished."""
-    found = f"{asked.base} has neither a chat template nor the tokens of one, which --text can't teach it"
-    first = f"titanflow init {asked.name}-text --base {asked.base} --text …, and run it"
-    then = f"titanflow init {asked.name} --base runs/{asked.name}-text/main/publish/model --chats …"
-    return Problem(found, "--base", expected="--text or --chats with such a base", hint=f"{first}; then {then}")
+def _name_problem(name: str) -> Problem | None:
+    """Why a name can't be an experiment's; one with its file's ending would be written to ``my.yaml.yaml``."""
+    path = Path(name)
+    is_file = path.suffix in (".yaml", ".yml")
+    hint = f"as {fitting_name(path.stem if is_file else path.name)}"
+    if is_file and len(path.parts) == 1:
+        return Problem(
+            f"found {name!r}", "NAME", expected="the experiment's name, without its file's ending", hint=hint
+        )
+    return name_problem(name, "NAME", hint=hint)
 
 
 def _bounds(machine: Machine, text: Text | None, base: Base | None) -> tuple[int, int]:

@@ -25,6 +25,10 @@ CONVERSATIONS = 10
 """Conversations there must be, at least."""
 LONGER = 4
 """So many times the usual row is the longest, for conversations of which many would be left out otherwise."""
+DOCUMENTS = 3
+"""Different documents there must be, at least: one to train on, and one for each held-out part."""
+MOST_OF_IT = 0.5
+"""From this share of the text on, a single document decides what is learned, or is missed."""
 HELD_OUT = 200
 """At most so many rows are held out for each purpose."""
 
@@ -35,6 +39,24 @@ class Text:
 
     seen: Inspection
     a_token: float
+
+    def __post_init__(self) -> None:
+        if self.seen.different < DOCUMENTS:
+            found = f"{_different(self.seen)} (a document here is a {self._unit})"
+            hint = "part it by blank lines or lines" if self._unit == "line" else "part the text into more of them"
+            raise DataError(Problem(found, "--text", "", f"at least {DOCUMENTS}, of which some are held out", hint))
+
+    @property
+    def _unit(self) -> str:
+        """What a document is in these files."""
+        return str(self.seen.data.get("document", "row" if self.seen.facts[0].columns else "file"))
+
+    @property
+    def largest(self) -> float:
+        """The share of the text that the longest document has, if that is more than half of it; else 0."""
+        lengths = [length for one in self.seen.facts for length in one.lengths]
+        share = max(lengths) / max(1, sum(lengths))
+        return share if self.seen.is_whole and share > MOST_OF_IT else 0.0
 
     @property
     def tokens(self) -> int:
@@ -73,7 +95,7 @@ class Chats:
 
     def __post_init__(self) -> None:
         if self.seen.different < CONVERSATIONS:
-            found = f"{self.seen.different} different conversations"
+            found = _different(self.seen)
             raise DataError(Problem(found, "--chats", "", f"at least {CONVERSATIONS}, of which some are held out"))
 
     @cached_property
@@ -119,6 +141,14 @@ class Chats:
         """Conversations to hold out for one purpose: more, where some of them won't fit into a row."""
         wanted = max(1, min(HELD_OUT, self.seen.different // 20))
         return math.ceil((wanted + 1) / self._fitting(row)) - 1
+
+
+def _different(seen: Inspection) -> str:
+    """How many rows there are, and how many of them differ."""
+    what = ("document" if seen.kind == "text" else "conversation") + "s" * (seen.rows > 1)
+    if seen.different >= seen.rows:
+        return f"{seen.rows:,} {what}"
+    return f"{seen.rows:,} {what}, {f'{seen.different} of them different' if seen.different > 1 else 'all alike'}"
 
 
 def size_for(tokens: int, machine: Machine) -> int:

@@ -13,7 +13,10 @@ from titanflow.common.quantities import short
 from titanflow.data.inspect.inspection import Inspection
 from titanflow.draft.draft import Draft
 from titanflow.draft.recipe import base_rate, learning_rate, pretrain_steps, sft_steps
-from titanflow.draft.sizes import FLAVOR, UNSCALED
+from titanflow.draft.sizes import FLAVOR, UNSCALED, parse_size
+
+NEAR = 0.2
+"""A model whose size differs from the asked one by more is said to."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,6 @@ def _pretrain(draft: Draft, fit: Fit) -> Iterator[str]:
 def _sft(draft: Draft, fit: Fit) -> Iterator[str]:
     chats = draft.chats
     assert chats is not None
-    is_outside = draft.base is not None and draft.text is None
     rows, steps = sft_steps(chats, draft.parameters, draft.chat_row, draft.machine, draft.base is not None)
     yield "  sft:"
     if fit.lora:
@@ -89,10 +91,13 @@ def _sft(draft: Draft, fit: Fit) -> Iterator[str]:
         yield f"    # malformed rows are left out and counted; found: {len(chats.seen.malformed)}"
     yield f"    data: &items {_flow(_data(chats.seen, {'dev': held_out, 'test': held_out}))}"
     yield "    overrides:"
-    if is_outside:
-        assert draft.base is not None
-        tokens = {"new_special_tokens": draft.base.new_tokens} if draft.base.new_tokens else {}
-        yield f"      sft: {_flow({'base': draft.base.named, **tokens})}"
+    if draft.base is not None:
+        said = draft.base.conversations(reads_text=draft.text is not None)
+        base = {"base": draft.base.named} if draft.text is None else {}
+        if sft := {**base, **said.get("sft", {})}:
+            yield f"      sft: {_flow(sft)}"
+        if "chat" in said:
+            yield f"      chat: {_flow(said['chat'])}      # the base has its tokens, and no template"
     passes = steps * rows / max(1, chats.seen.rows - longer - 2 * held_out)
     yield f"      # {passes:.2g} passes over the conversations"
     yield f"      training: {_flow(_training(draft, fit, draft.chat_row, rows, steps))}"
@@ -130,7 +135,9 @@ def _publish(draft: Draft) -> Iterator[str]:
     model = {} if draft.chats else {"model": "pretrain"}
     yield "  publish:"
     yield "    config: publish.yaml"
-    if not draft.asked.hub:
+    if draft.asked.hub:
+        yield "    # into a private repository; a run needs HF_TOKEN (write access) or `hf auth login` at its start"
+    else:
         yield "    # into the run's folder; to the Hub: target: hub, repo_id: OWNER/NAME"
     yield "    # own_tasks: true publishes your held-out items, too, so that anyone can make the scores again;"
     yield "    # license: apache-2.0 is what the card says, unless you set another"
@@ -165,7 +172,9 @@ def _described(seen: Inspection) -> str:
 
 def _why_so_many(draft: Draft) -> str:
     if draft.asked.size:
-        return f", as --size {draft.asked.size} asks"
+        is_near = abs(draft.parameters / parse_size(draft.asked.size) - 1) < NEAR
+        asked = f"--size {draft.asked.size} asks"
+        return f", as {asked}" if is_near else f", the nearest to what {asked} for"
     return ": as many as this text and a short run here can teach; --size 10M asks for others"
 
 

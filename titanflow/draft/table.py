@@ -33,7 +33,10 @@ def files_table(draft: Draft) -> RenderableType:
             table.add_row(*_cells(facts, source.seen, source.a_token))
         if (more := len(source.seen.found.files) - SHOWN) > 0:
             tokens = short(round(source.seen.size / source.a_token))
-            rest.append(f"… and {more} more files: about {short(source.seen.rows)} rows, {tokens} tokens in all")
+            of = ", ".join(source.seen.path)
+            rest.append(
+                f"… and {more} more files of {of}, in all about {short(source.seen.rows)} rows, {tokens} tokens"
+            )
     lines = [*rest, *(f"note: {note}" for note in draft.notes)]
     return Group(uncut(table), *(Line(line) for line in lines))
 

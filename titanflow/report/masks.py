@@ -156,6 +156,7 @@ def prepare_masks(plan: Plan, module: str | None = None) -> Masks:
     datasets = [dataset for dataset in config["datasets"] if dataset["folder"] in wanted]
     # Rows need only the base's tokenizer, not its weights.
     config = {**config, "weights": [], "datasets": datasets}
+    Path(config["workspace"]).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         stage = StageRun(stage="prepare", experiment=plan.experiment, run=plan.run, folder=Path(folder), config=config)
         done = subprocess.run([sys.executable, "-m", "titanflow.data.prepare", str(stage.write())], check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from textwrap import shorten
@@ -167,7 +168,17 @@ def _examples(result: EvaluateResult) -> list[RenderableType]:
 
 def _published(result: PublishResult) -> RenderableType:
     line = _held_back(result) if result.status == "held back" else _written(result)
-    return Group(line, *([_gate(result.gate)] if result.gate and figures(result.gate) else []))
+    gate = [_gate(result.gate)] if result.gate and figures(result.gate) else []
+    return Group(line, *([_next(result)] if result.status == "published" else []), *gate)
+
+
+def _next(result: PublishResult) -> Text:
+    """The command that talks with the model, as a shell takes it."""
+    place = result.repo_id
+    if not place:
+        folder = Path(result.location)
+        place = str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
+    return Text(f"talk with it: titanflow chat {shlex.quote(place)}", overflow="fold")
 
 
 def _held_back(result: PublishResult) -> Text:

@@ -1,6 +1,7 @@
 """``titanflow init``: one file, never over another, and what is printed."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,8 @@ def test_columns_are_named(folder: Path) -> None:
         (["my", "--text", "wiki.txt", "--column", "text"], "--column: found 'text'"),
         (["my", "--text", "wiki.txt", "--role", "=user"], "--role: found '=user'"),
         (["../my", "--text", "wiki.txt"], "NAME: found '../my'"),
+        (["my.yaml", "--text", "wiki.txt"], "expected: the experiment's name, without its file's ending\n    as my\n"),
+        (["Mein Übungsmodell", "--text", "wiki.txt"], "as Mein-Ubungsmodell\n"),
         (["my", "--text", "wiki.txt", "--base", "owner/name"], "can't be had from"),
         (["my"], "nothing to train on"),
         (["--text", "wiki.txt"], "Missing argument"),
@@ -124,3 +127,22 @@ def test_bad_input_writes_nothing(
     assert done.exit_code == 2
     assert expected in done.stderr
     assert files(folder) == before
+
+
+def test_a_folder_that_cannot_be_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Root may write where a folder's mode forbids it, but nobody can make a file there.
+    monkeypatch.chdir("/proc")
+    done = runner.invoke(app, ["init", "my", "--text", str(folder / "wiki.txt")])
+    assert (done.exit_code, "can't be written: No such file or directory" in done.stderr) == (2, True), done.stderr
+
+
+def test_advice_is_as_a_shell_takes_it(folder: Path) -> None:
+    file = faq(folder, ("Die Frage", "Die Antwort")).rename(folder / "my faq.csv").name
+    advice = runner.invoke(app, ["init", "my", "--text", "wiki.txt", "--chats", file]).stderr
+    options = next(line for line in advice.splitlines() if "name them: " in line).partition("name them: ")[2]
+    named = shlex.split(options.partition(";")[0])
+    assert named == ["--column", "prompt=Die Frage", "--column", "completion=Die Antwort"]
+    done = runner.invoke(app, ["init", "my", "--text", "wiki.txt", "--chats", file, *named])
+    assert done.exit_code == 0, done.stderr
+    (folder / "chats.json").rename(folder / "my chats.json")
+    assert "--chats 'my chats.json' trains" in runner.invoke(app, ["init", "other", "--text", "my chats.json"]).stderr

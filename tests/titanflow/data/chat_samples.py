@@ -21,6 +21,7 @@ LLAMA3_TOKENS = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>"
 
 CHATML = template_text("chatml")
 LLAMA3 = template_text("llama3")
+ZEPHYR = template_text("zephyr")
 
 UNMARKED = (
     "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"

@@ -184,3 +184,23 @@ def test_planning_imports_nothing_heavy() -> None:
         "print({'torch', 'datasets', 'transformers', 'tokenizers', 'numpy', 'prefect', 'pyarrow'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+@pytest.mark.parametrize("entry", [".", "..", "**/*.txt", "{here}"])
+def test_a_folder_with_the_runs_in_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
+    here = tmp_path / "here"
+    (here / "texts").mkdir(parents=True)
+    (here / "texts" / "a.txt").write_text("A text.", encoding="utf-8")
+    monkeypatch.chdir(here)
+    with pytest.raises(DataError, match="holds the folder of the runs"):
+        data_fingerprint({"kind": "text", "path": ["texts/a.txt", entry.format(here=here)]}, workspace=Path("runs"))
+
+
+def test_a_folder_beside_the_runs_or_in_them_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("texts", "runs/made"):
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / "a.txt").write_text("A text.", encoding="utf-8")
+    paths = ["texts", "texts/**/*.txt", "*/a.txt", "runs/made", "runs/made/*.txt"]
+    found = {data_fingerprint({"kind": "text", "path": path}, workspace=Path("runs")) for path in paths}
+    assert len(found) == 1

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from own_files import CHATS, TEXTS, faq, messages, sentence, sharegpt, wiki
 from qwen2_repository import CONFIG, TINY, write_tokenizer
+from tokenizers import Tokenizer
 
-from titanflow.common.errors import ConfigError
+from titanflow.common.errors import ConfigError, DataError
 from titanflow.config.experiment import Experiment, load_experiment
+from titanflow.config.files.chat_template import LLAMA3, TOKENS
 from titanflow.draft import machine
 from titanflow.draft.draft import Asked, Draft
 from titanflow.draft.fitting import fitting
@@ -130,7 +132,9 @@ def test_rates_fall_with_the_size_and_a_base_moves_less() -> None:
 def test_as_many_parameters_as_asked_for(tmp_path: Path) -> None:
     made, _, text = draft(text=wiki(tmp_path), size="10M")
     assert made.parameters == pytest.approx(10_000_000, rel=0.1)
-    assert "--size 10M" in text
+    assert "as --size 10M asks" in text
+    # The smallest llama that a draft makes is larger.
+    assert "the nearest to what --size 100k asks for" in draft(text=tmp_path / "wiki.txt", size="100k")[2]
 
 
 @pytest.mark.parametrize("size", [10**6, 10**7, 10**8, 10**9, 10**10])
@@ -282,17 +286,31 @@ def test_a_base_without_a_template_gets_the_tokens_of_one(tmp_path: Path) -> Non
     make_plan("my")
 
 
-def test_text_teaches_such_a_base_no_tokens(tmp_path: Path) -> None:
+def test_a_base_that_reads_text_first_gets_a_template_that_needs_no_tokens(tmp_path: Path) -> None:
     base = write_plain_base(tmp_path / "base")
-    with pytest.raises(ConfigError, match=r"--base runs/my-text/main/publish/model --chats …"):
-        draft(text=wiki(tmp_path), chats=faq(tmp_path), base=base)
-    draft(text=wiki(tmp_path), base=base)
+    _, experiment, _ = draft(text=wiki(tmp_path), chats=faq(tmp_path), base=base)
+    config = experiment.modules["sft"].config
+    assert (config["chat"]["template"], config["sft"]["new_special_tokens"]) == ("zephyr", [])
+    assert experiment.modules["evaluate"].config["models"] == ["sft"]
     make_plan("my")
+
+
+@pytest.mark.parametrize("has_text", [True, False])
+def test_a_base_with_llama_3_s_tokens_gets_its_template(tmp_path: Path, has_text: bool) -> None:
+    base = write_plain_base(tmp_path / "base")
+    tokenizer = Tokenizer.from_file(f"{base}/tokenizer.json")
+    tokenizer.add_special_tokens(list(TOKENS[LLAMA3]))
+    tokenizer.save(f"{base}/tokenizer.json")
+    text = {"text": wiki(tmp_path)} if has_text else {}
+    _, experiment, _ = draft(**text, chats=faq(tmp_path), base=base)
+    config = experiment.modules["sft"].config
+    assert (config["chat"]["template"], config["sft"]["new_special_tokens"]) == ("llama3", [])
 
 
 def test_a_base_keeps_a_context_that_conversations_fit_into(tmp_path: Path) -> None:
     text, base = wiki(tmp_path, 9000), write_base(tmp_path / "base")
     new, on_base = draft(text=text)[1], draft(text=text, base=base)[1]
+    assert f"{base} has one of" in draft(text=text, base=base)[0].notes[-1]
     rows = [one.modules["pretrain"].config["training"]["seq_len"] for one in (new, on_base)]
     assert rows == [128, machine.Machine(CPU).longest_row]
 
@@ -325,14 +343,14 @@ def test_text_goes_on_from_a_base_s_weights(tmp_path: Path) -> None:
         ({"text": ["wiki.txt"], "base": "nowhere"}, "--base: nowhere isn't there"),
         ({"text": ["wiki.txt"], "size": "tiny"}, "--size: found 'tiny'"),
         ({"text": ["little.txt"]}, "--text: about"),
-        ({"text": ["wiki.txt"], "chats": ["few.json"]}, "--chats: 5 different conversations"),
+        ({"text": ["wiki.txt"], "chats": ["few.json"]}, "--chats: 5 conversations"),
     ],
 )
 def test_what_is_asked_wrongly(tmp_path: Path, asked: dict[str, Any], expected: str) -> None:
     sharegpt(tmp_path, 5).rename(tmp_path / "few.json")
     sharegpt(tmp_path)
     wiki(tmp_path)
-    (tmp_path / "little.txt").write_text("Hardly a text.\n" * 9, encoding="utf-8")
+    (tmp_path / "little.txt").write_text("Hardly a text.\nNo.\nNone.\n", encoding="utf-8")
     with pytest.raises(ConfigError) as refused:
         Draft.of(Asked("my", **asked))
     assert expected in str(refused.value)
@@ -349,3 +367,40 @@ def test_a_name_that_is_no_file_s() -> None:
 )
 def test_a_vocabulary_for_the_text_and_the_model(size: int, parameters: int, expected: int) -> None:
     assert smaller(vocabulary(size), parameters) == expected
+
+
+@pytest.mark.parametrize(
+    ("texts", "name", "expected"),
+    [
+        ([sentence(1) * 500], "one.txt", r"1 document \(a document here is a line\)"),
+        ([sentence(1) * 500, sentence(2) * 500], "two.jsonl", r"2 documents \(a document here is a row\)"),
+        ([sentence(1)] * 300, "same.txt", r"300 documents, all alike \(a document here is a paragraph\)"),
+        ([sentence(1), sentence(2)] * 150, "same.jsonl", "300 documents, 2 of them different"),
+    ],
+)
+def test_text_that_leaves_nothing_to_hold_out(tmp_path: Path, texts: list[str], name: str, expected: str) -> None:
+    path = write_texts(tmp_path / name, texts)
+    with pytest.raises(DataError, match=expected):
+        draft(text=path)
+
+
+def write_texts(path: Path, texts: list[str]) -> Path:
+    """Paragraphs, or lines of JSON."""
+    lines = [json.dumps({"text": text}) for text in texts]
+    path.write_text("\n".join(lines) if path.suffix == ".jsonl" else "\n\n".join(texts), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("texts", "notes"),
+    [
+        ([sentence(n) for n in range(3000)], []),
+        ([sentence(0) * 50000, *(sentence(n) for n in range(1, 3000))], ["one document has 94 % of the text"]),
+        ([sentence(n) * 100 for n in range(4)], ["2 of 4 documents are held out"]),
+    ],
+)
+def test_a_document_that_decides_and_held_out_ones_that_are_many_are_told(
+    tmp_path: Path, texts: list[str], notes: list[str]
+) -> None:
+    found = draft(text=write_texts(tmp_path / "texts.jsonl", texts))[0].notes
+    assert [note.split(",")[0] for note in found] == notes

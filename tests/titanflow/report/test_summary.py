@@ -111,3 +111,13 @@ def test_what_became_of_a_push(tmp_path: Path) -> None:
     text = shown(tmp_path, proposed)
     assert "Proposed, not published yet: https://hub/pr/1" in text
     assert "tagged" not in text
+    assert "titanflow chat" not in text + held_back
+
+
+def test_the_next_command_is_as_a_shell_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for location, told in (("my runs/model", "'my runs/model'"), ("/else/model", "/else/model")):
+        text = shown(tmp_path, PublishResult(target="folder", location=str(tmp_path / location)))
+        assert f"talk with it: titanflow chat {told}" in text
+    text = shown(tmp_path, PublishResult(target="hub", repo_id="me/it", location="https://hub/me/it", commit="c" * 40))
+    assert "talk with it: titanflow chat me/it" in text

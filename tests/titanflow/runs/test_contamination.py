@@ -29,6 +29,6 @@ def test_those_found_are_counted_by_task(dropped: bool, said: str) -> None:
 
 
 def test_where_nothing_could_be_looked_at_nothing_is_said_of_the_items() -> None:
-    found = Contamination(not_looked_at=["the training data of theirs, which titanflow did not train"])
+    found = Contamination(not_looked_at=["the training data of theirs, which was trained elsewhere"])
 
-    assert list(found.sentences()) == ["Not looked at: the training data of theirs, which titanflow did not train."]
+    assert list(found.sentences()) == ["Not looked at: the training data of theirs, which was trained elsewhere."]

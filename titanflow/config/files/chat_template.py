@@ -15,7 +15,15 @@ TEMPLATE_FILE = "chat_template.jinja"
 """The file of a tokenizer's folder, or of prepared rows, that holds their chat template."""
 CHATML = "chatml"
 LLAMA3 = "llama3"
-_BUILT_IN = {name: Path(__file__).with_name(f"{name}.jinja") for name in (CHATML, LLAMA3)}
+ZEPHYR = "zephyr"
+TOKENS = {
+    CHATML: ("<|im_start|>", "<|im_end|>"),
+    LLAMA3: ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    ZEPHYR: (),
+}
+"""The built-in templates, each with the special tokens that it writes beside the tokenizer's own end of text. Zephyr's
+marks of a role are plain words, so that any tokenizer has them, and anybody can write them into a question."""
+_BUILT_IN = {name: Path(__file__).with_name(f"{name}.jinja") for name in TOKENS}
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 

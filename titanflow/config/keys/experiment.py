@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -127,13 +128,14 @@ def name_problem(name: str, key: str, origin: str = "", hint: str = "") -> Probl
     """Why a name can't be a folder's and a tag's; None where it can. A folder must not lead out of the workspace."""
     if _NAME.fullmatch(name) and len(name) <= _LONGEST_NAME:
         return None
-    expected = f"at most {_LONGEST_NAME} letters, digits, dots, dashes and underscores, the first a letter or a digit"
+    expected = f"at most {_LONGEST_NAME} letters (a to z), digits, dots, dashes, underscores; first a letter or a digit"
     return Problem(f"found {name!r}", key, origin, expected, hint)
 
 
 def fitting_name(name: str) -> str:
-    """A name that :func:`name_problem` takes, as near to the given one as can be."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:_LONGEST_NAME].strip("-._") or "mine"
+    """A name that :func:`name_problem` takes, as near to the given one as can be: ``Übung 1`` becomes ``Ubung-1``."""
+    plain = "".join(one for one in unicodedata.normalize("NFKD", name) if not unicodedata.combining(one))
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain)[:_LONGEST_NAME].strip("-._") or "mine"
 
 
 def tag_problem(text: str, key: str, origin: str = "") -> Problem | None:

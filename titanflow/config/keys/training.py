@@ -157,7 +157,8 @@ class Chat:
     """How conversations become text."""
 
     template: str | None = None
-    """`chatml`, `llama3`, or a .jinja file; unset, the tokenizer's own, and chatml where it has none."""
+    """`chatml`, `llama3`, `zephyr` (which needs no tokens but the end of text), or a .jinja file; unset, the
+    tokenizer's own, and chatml where it has none."""
     template_args: dict[str, Any] = field(default_factory=dict)
     """Arguments of the template beside the messages: {enable_thinking: false, date_string: "26 Jul 2024"}. The values
     become the exported template's defaults. `strftime_now` is the date to write, as text, in place of today's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -13,6 +14,8 @@ from titanflow.data.files.local_files import KEY
 
 SEPARATORS = ",;\t|"
 """Signs that part columns. Spreadsheets write semicolons where the comma is the decimal sign."""
+_SAID = re.compile(r'"?sep=([,;\t|])"?\r?\n')
+"""A first line by which Excel's files may say what parts their columns."""
 _HEADER = 100
 """Lines in which the header ends: a name may hold line breaks."""
 
@@ -26,13 +29,16 @@ def csv_rows(file: Path, lines: Iterator[str]) -> Iterator[tuple[int, dict[str, 
     # A cell may hold a whole document.
     csv.field_size_limit(sys.maxsize)
     head = list(islice(lines, _HEADER))
-    header, began = None, 1
+    said = _SAID.fullmatch(head[0]) if head else None
+    head = head[1:] if said else head
+    header, above = None, 1 if said else 0
+    began = 1 + above
     try:
-        separator = separator_of(head)
+        separator = said[1] if said else separator_of(head)
         # Strict: otherwise an unclosed quotation mark would swallow the rest of the file.
         reader = csv.reader(chain(head, lines), delimiter=separator, strict=True)
         for cells in reader:
-            began, line = reader.line_num + 1, began
+            began, line = reader.line_num + 1 + above, began
             if cells and header is None:
                 header = Header(cells, separator)
                 check_names(f"{file}:{line}", header.names)

@@ -26,7 +26,7 @@ FORMATS = {
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 """Endings that may follow that of a text, JSON or CSV file."""
 _KNOWN = f"{', '.join(FORMATS)}; all but .parquet also with {', '.join(COMPRESSIONS)} behind"
-_A_DOCUMENT = "at least one document"
+_A_DOCUMENT = "at least one document, or row"
 _EMPTY, _SAME_FILE, _HIDDEN, _LINKED, _NO_FILE = "empty", "the same file again", "hidden", "linked folder", "no file"
 _FOLDER = "folder that a pattern matches"
 

@@ -14,7 +14,7 @@ from titanflow.common.errors import DataError
 from titanflow.data.dataset_info import read_info
 from titanflow.data.prepared import OFFSETS_FILE, TOKENS_FILE
 from titanflow.data.tokenizer.tokenizer import TOKENIZER_FILE, load_tokenizer
-from titanflow.runs.contract import StageRun
+from titanflow.runs.contract import TRAINED, StageRun
 from titanflow.runs.training import Training
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class TrainedOn:
     def _add(self, name: str, folder: Path, seen: set[Path]) -> None:
         stage = self.planned.get(folder) or _stage_of(folder)
         if stage is None:
-            self.not_looked_at.append(f"the training data of {name}, which titanflow did not train")
+            self.not_looked_at.append(f"the training data of {name}, which was trained elsewhere")
         elif stage.folder not in seen:
             self._add_rows(stage)
             before = stage.base or (stage.config.get("checkpoint") or {}).get("initial_load_path")
@@ -104,12 +104,19 @@ class TrainedOn:
 
 
 def _stage_of(folder: Path) -> StageRun | None:
-    """The training stage of a model's folder, which is an export, a checkpoint, or the stage's own folder."""
+    """The training stage of a model's folder: an export, a checkpoint, the stage's own folder, or what it published."""
     for place in (folder, *folder.absolute().parents[:2]):
         with suppress(DataError):
-            if (training := Training.of(place)) is not None:
+            if (training := Training.of(place) or _published(place)) is not None:
                 return training.run
     return None
+
+
+def _published(place: Path) -> Training | None:
+    """The training whose model a publish stage's folder holds, in the same run."""
+    run = StageRun.of(place)
+    model = run.config.get("model") if run is not None and run.stage == "publish" else None
+    return Training.of(place.parent / model) if model in TRAINED else None
 
 
 def _pieces(offsets: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -20,7 +20,10 @@ ROLE_KEYS = ("role", "from", "speaker", "author", "sender", "who")
 CONTENT_KEYS = ("content", "value", "text", "message", "body", "utterance")
 """Names of a message's keys."""
 PROMPTS = ("prompt", "question", "query", "instruction", "input", "user", "human", "problem", "request")
-COMPLETIONS = ("completion", "answer", "response", "output", "assistant", "reply", "solution", "target", "chosen")
+COMPLETIONS = (
+    *("completion", "answer", "response", "output", "assistant", "gpt", "bot"),
+    *("reply", "solution", "target", "chosen"),
+)
 """Names of the columns of a question and its answer; an earlier one goes before a later one."""
 SYSTEMS = ("system", "system_prompt", "system_message")
 FEW_ROLES = 6
@@ -48,7 +51,8 @@ def find_chat_columns(
 ) -> ChatColumns | None:
     """The layout of some rows; ``columns`` and ``roles`` are those that the user named. None if it can't be told."""
     names = {name.strip().lower(): name for name in reversed(column_names(rows))}
-    return _lists(rows, names, columns, roles) or _pairs(names, columns, roles)
+    found = _listed_pairs(rows, names, columns, roles) or _lists(rows, names, columns, roles)
+    return found or _pairs(names, columns, roles)
 
 
 def has_conversations(rows: Sequence[Mapping[str, Any]]) -> str | None:
@@ -76,15 +80,43 @@ def _lists(
     return _declared(layout, found, roles, spoken)
 
 
+def _listed_pairs(
+    rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], columns: Mapping[str, str], roles: Mapping[str, str]
+) -> ChatColumns | None:
+    """Questions with answers of which one is a list of messages: the answer's list alone would lose the question."""
+    prompt, completion = _question_and_answer(names, columns)
+    if prompt is None or completion is None or "messages" in columns:
+        return None
+    if any(_messages(rows, names[name]) for name in LISTS if name in names and names[name] != completion):
+        return None
+    answers = _messages(rows, completion)
+    messages = [*_messages(rows, prompt), *answers]
+    role, content = _keys(messages, columns)
+    spoken = Counter(str(message[role]) for message in messages if message.get(role) is not None)
+    if not role or not content or any(_asks(str(message.get(role)), roles) for message in answers):
+        return None
+    found = {**columns, "prompt": prompt, "completion": completion, "role": role, "content": content}
+    return _declared("prompt_completion", {**found, **_system(names, columns)}, roles, spoken)
+
+
+def _asks(role: str, roles: Mapping[str, str]) -> bool:
+    return (roles.get(role) or ROLES["sharegpt"].get(role) or meant_role(role)) == "user"
+
+
+def _question_and_answer(names: Mapping[str, str], columns: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """The columns of a question and its answer, by the names that the user gave, or usual ones."""
+    prompt = columns.get("prompt") or next((names[name] for name in PROMPTS if name in names), None)
+    others = [names[name] for name in COMPLETIONS if name in names and names[name] != prompt]
+    return prompt, columns.get("completion") or next(iter(others), None)
+
+
 def _pairs(names: Mapping[str, str], columns: Mapping[str, str], roles: Mapping[str, str]) -> ChatColumns | None:
     """Questions with answers: Alpaca's three columns, or two."""
     is_alpaca = {"instruction", "output"} <= names.keys() or "instruction" in columns
     if is_alpaca and "prompt" not in columns:
         found = {known: names[known] for known in ("instruction", "input", "output") if known in names}
         return _declared("alpaca", {**found, **_system(names, columns), **columns}, roles, Counter())
-    prompt = columns.get("prompt") or next((names[name] for name in PROMPTS if name in names), None)
-    others = [names[name] for name in COMPLETIONS if name in names and names[name] != prompt]
-    completion = columns.get("completion") or next(iter(others), None)
+    prompt, completion = _question_and_answer(names, columns)
     if prompt is None or completion is None:
         return None
     found = {"prompt": prompt, "completion": completion, **_system(names, columns), **columns}

@@ -6,6 +6,7 @@ stands there. A look takes a bounded time: of many files some are looked at, of 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from titanflow.data.files.local_files import LocalFiles, local_files
 from titanflow.data.inspect.chat_columns import ChatColumns, find_chat_columns, has_conversations
 from titanflow.data.inspect.facts import FileFacts, chat_facts, text_facts
 from titanflow.data.inspect.head import Head, read_head
+from titanflow.data.inspect.misread import check_rows
 from titanflow.data.inspect.text_columns import column_names, find_text_column, listed, text_lengths
 
 FILES = 200
@@ -26,6 +28,8 @@ BYTES = 16 << 20
 """At most so many bytes of text are read in all."""
 FEW = 50
 """Fewer documents are too few to hold some of them out, so that files are parted into smaller ones."""
+REFUSED = ("rejected",)
+"""Columns of what a model should not say."""
 ROWS = 500
 """Rows by which the columns are told."""
 SHOWN = 5
@@ -119,7 +123,7 @@ def inspect_chats(
     if plain := [file for file, head in heads.items() if head.is_text]:
         expected, hint = (
             "conversations: .jsonl, .json, .parquet, .csv or .tsv",
-            f"--text {plain[0]} trains on it as text",
+            f"--text {shlex.quote(str(plain[0]))} trains on it as text",
         )
         raise DataError(Problem(f"{plain[0]} is plain text", key, expected=expected, hint=hint))
     declared = {file: _chat_columns(file, head, columns, roles, key) for file, head in heads.items()}
@@ -174,17 +178,19 @@ def _keyed(problems: Sequence[Problem], key: str) -> DataError:
 def _text_column(file: Path, head: Head, column: str | None, key: str) -> str:
     rows = [row for _, row in head.rows[:ROWS]]
     names = column_names(rows)
+    check_rows(file, rows, key)
     if column is not None:
         if column not in names:
             raise _no_column(file, column, names, key)
         return column
     if (chats := has_conversations(rows)) and "text" not in names:
-        hint = f"--chats {file} trains on them as conversations"
+        hint = f"--chats {shlex.quote(str(file))} trains on them as conversations"
         raise DataError(Problem(f"{file} holds conversations, in the column {chats!r}", key, "", "documents", hint))
     if (found := find_text_column(rows)) is None:
         lengths = text_lengths(rows)
         likely = max(names, key=lambda name: lengths.get(name, 0))
-        hint = f"name it: --column text={likely}; if these are questions with answers: --chats {file}"
+        chats = f"if these are questions with answers: --chats {shlex.quote(str(file))}"
+        hint = f"name it: {_column('text', likely)}; {chats}"
         message = f"{file} has no column that is clearly text; it has: {listed(names)}"
         raise DataError(Problem(message, key, expected="a column of documents", hint=hint))
     return found
@@ -195,23 +201,36 @@ def _chat_columns(
 ) -> ChatColumns:
     rows = [row for _, row in head.rows[:ROWS]]
     names = column_names(rows)
+    check_rows(file, rows, key)
     for name in columns.values():
         if name not in names and not has_conversations(rows):
             raise _no_column(file, name, names, key)
     found = find_chat_columns(rows, columns, roles)
     if found is None:
-        lengths = text_lengths(rows)
-        longest = sorted(lengths, key=lambda name: lengths[name])[-2:]
-        prompt, completion = [name for name in names if name in longest] if len(longest) == 2 else (names[0], names[-1])
-        hint = f"name them: --column prompt={prompt} --column completion={completion}; if these are documents: --text"
+        hint = f"{_likely_pair(rows)}; if these are documents: --text {shlex.quote(str(file))}"
         message = f"{file} has no columns that are clearly conversations; it has: {listed(names)}"
         expected = "a list of messages, or a question and its answer"
         raise DataError(Problem(message, key, expected=expected, hint=hint))
     if found.unknown:
         message = f"{file} has the role{'s' * (len(found.unknown) > 1)} {', '.join(map(repr, found.unknown[:SHOWN]))}"
-        hint = f"say what it is: --role {found.unknown[0]}=user"
+        hint = f"say what it is: --role {shlex.quote(f'{found.unknown[0]}=user')}"
         raise DataError(Problem(message, key, expected="user, assistant, system or tool", hint=hint))
     return found
+
+
+def _likely_pair(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How to name the columns of a question and its answer, if two columns can be meant."""
+    lengths = {name: length for name, length in text_lengths(rows).items() if name.strip().lower() not in REFUSED}
+    longest = sorted(lengths, key=lambda name: lengths[name])[-2:]
+    if len(longest) < 2:
+        return 'a row is {"messages": [{"role": "user", "content": …}, …]}, or has a question and an answer'
+    prompt, completion = (name for name in lengths if name in longest)
+    return f"name them: {_column('prompt', prompt)} {_column('completion', completion)}"
+
+
+def _column(known: str, name: str) -> str:
+    """An option that names a column, as a shell takes it."""
+    return f"--column {shlex.quote(f'{known}={name}')}"
 
 
 def _no_column(file: Path, name: str, names: Sequence[str], key: str) -> DataError:
@@ -224,7 +243,7 @@ def _refuse_several(named: Mapping[Path, str], key: str, expected: str) -> None:
     by_way = {way: file for file, way in reversed(list(named.items()))}
     if len(by_way) > 1:
         message = "; ".join(f"{file}: {way}" for way, file in list(by_way.items())[:SHOWN])
-        hint = "rename the columns, name some of the files alone, or mix sources: docs/fine-tuning.md"
+        hint = "rename the columns, or name files of one kind alone; an experiment mixes kinds by `data.mixture`"
         raise DataError(Problem(message, key, expected=expected, hint=hint))
 
 

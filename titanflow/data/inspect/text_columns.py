@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-NAMES = (
-    *("text", "content", "body", "document", "article", "story", "passage", "raw_content", "page_content"),
-    *("markdown", "code", "abstract", "description"),
-)
+NAMES = ("text", "content", "body", "document", "article", "story", "passage", "raw_content", "page_content")
 """Names that data sets give to a document's column; an earlier one goes before a later one."""
+LIKELY = ("markdown", "code", "abstract", "description")
+"""Names of a document's column, or of one that says something about it: then the document is longer."""
 CLEARLY = 2.0
 """A column of another name is taken if its texts are longer than all others by this factor."""
 PROSE = 40.0
@@ -24,6 +23,9 @@ def find_text_column(rows: Sequence[Mapping[str, Any]]) -> str | None:
     if named := next((by_name[name] for name in NAMES if name in by_name), None):
         return named
     longest = sorted(texts, key=lambda name: texts[name], reverse=True)
+    likely = next((by_name[name] for name in LIKELY if name in by_name), None)
+    if likely and texts[longest[0]] < CLEARLY * texts[likely]:
+        return likely
     if not longest or texts[longest[0]] < PROSE:
         return None
     is_clear = len(longest) == 1 or texts[longest[0]] >= CLEARLY * texts[longest[1]]

@@ -24,7 +24,7 @@ def test_a_file_is_read_and_its_digest_follows_its_text(tmp_path: Path) -> None:
 
 
 def test_an_unknown_template_names_those_that_there_are() -> None:
-    with pytest.raises(DataError, match=r"chat.template: chat template chatlm isn't there[\s\S]*chatml, llama3"):
+    with pytest.raises(DataError, match=r"chat template chatlm isn't there[\s\S]*chatml, llama3, zephyr"):
         template_text("chatlm")
 
 
@@ -35,7 +35,7 @@ def test_marks_are_seen_however_they_are_spaced(text: str) -> None:
 
 def test_a_generation_prompt_is_no_mark() -> None:
     assert not marks_generation("{% if add_generation_prompt %}{% endgeneration %}{{ generation }}{% endif %}")
-    assert all(marks_generation(template_text(name)) for name in ("chatml", "llama3"))
+    assert all(marks_generation(template_text(name)) for name in ("chatml", "llama3", "zephyr"))
 
 
 def write_config(folder: Path, template: object) -> Path:

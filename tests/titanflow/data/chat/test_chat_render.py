@@ -4,14 +4,14 @@ import re
 from typing import Any
 
 import pytest
-from chat_samples import CHATML, FORGETFUL, LLAMA3, TOOLS, UNMARKED, call, chat, turns
+from chat_samples import CHATML, FORGETFUL, LLAMA3, TOOLS, UNMARKED, ZEPHYR, call, chat, turns
 
 from titanflow.data.chat.layout import Conversation
 from titanflow.data.chat.render import ChatRefused, ChatRenderer, Rendered
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|begin_of_text|>")
 PATTERN = re.compile("|".join(map(re.escape, SPECIAL)))
-BUILT_IN = {"chatml": CHATML, "llama3": LLAMA3}
+BUILT_IN = {"chatml": CHATML, "llama3": LLAMA3, "zephyr": ZEPHYR}
 CALLED = Conversation(
     [
         *turns("Weather?", system="S"),
@@ -48,6 +48,12 @@ def test_llama3_is_written_so() -> None:
         "<|start_header_id|>assistant<|end_header_id|>\n\nHello<|eot_id|>"
     )
     assert spans(rendered) == ["Hello<|eot_id|>"]
+
+
+def test_zephyr_is_written_so_with_no_special_token_but_the_tokenizer_s_end_of_text() -> None:
+    rendered = renderer(ZEPHYR).render(chat("Hi", "Hello", system="S"))
+    assert rendered.text == "<|system|>\nS<|im_end|>\n<|user|>\nHi<|im_end|>\n<|assistant|>\nHello<|im_end|>\n"
+    assert spans(rendered) == ["Hello<|im_end|>"]
 
 
 def test_calls_and_tools_are_written_by_the_built_in_templates() -> None:

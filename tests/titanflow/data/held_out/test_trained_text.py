@@ -90,6 +90,21 @@ def test_the_stages_before_count_and_what_is_not_there_is_named(tmp_path: Path, 
     ]
 
 
+@pytest.mark.parametrize("model", ["pretrain", "sft"])
+def test_what_a_run_published_was_trained_on_what_its_stage_was(tmp_path: Path, tokenizer: Path, model: str) -> None:
+    run, rows = tmp_path / "run", {name: prepared(tmp_path / name, tokenizer, TEXTS[:1]) for name in ("web", "chats")}
+    pretrain = stage(run / "pretrain", tokenizer, rows["web"])
+    stage(run / "sft", tokenizer, rows["chats"], base=pretrain)
+    base = stage(run / "publish", None, config={"model": model}) / "model"
+    base.mkdir()
+    sft = stage(tmp_path / "sft", tokenizer, base=base, config={"training": {"mock_data": True}})
+
+    found = TrainedOn.by([("sft", sft), ("base", base)])
+
+    assert sorted(one.name for one in found.rows) == {"pretrain": ["web"], "sft": ["chats", "web"]}[model]
+    assert found.not_looked_at == []
+
+
 def test_models_of_others_are_named(tmp_path: Path, tokenizer: Path) -> None:
     outside = tmp_path / "outside"
     sft = stage(tmp_path / "sft", tokenizer, base=outside, config={"training": {"mock_data": True}})
@@ -99,6 +114,6 @@ def test_models_of_others_are_named(tmp_path: Path, tokenizer: Path) -> None:
 
     assert found.rows == []
     assert found.not_looked_at == [
-        "the training data of the model that sft began with, which titanflow did not train",
-        "the training data of theirs, which titanflow did not train",
+        "the training data of the model that sft began with, which was trained elsewhere",
+        "the training data of theirs, which was trained elsewhere",
     ]

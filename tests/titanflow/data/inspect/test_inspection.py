@@ -147,6 +147,9 @@ def test_text_given_as_conversations_and_the_reverse(tmp_path: Path) -> None:
         ("numbers.csv", b"a,b\n1,2\n3,4\n", "no column that is clearly text; it has: a, b"),
         ("ragged.csv", b"text,b\nsome words,2\nmore\n", "ragged.csv:3"),
         ("pandas.csv", b",a,b\n0,1,2\n1,3,4\n", "it has: '', a, b"),
+        ("headless.csv", f"1,{sentence(1) * 3}\n2,{sentence(2)}\n".encode(), "headless.csv seems to have no header"),
+        ("excel.csv", b"sep=;\nid;text\n1;a\n2;a;b\n", "excel.csv:4"),
+        ("whole.json", b'{"data": [{"text": "a"}, {"text": "b"}]}', "2 more stand in its column 'data'"),
         ("german.csv", b"id;text\n1;Wort\n2;Wort;Wort\n", "2, as in the header: id, text (parted by ';')"),
         ("image.txt", bytes(range(256)) * 9, "a NUL stands in the text"),
         ("latin.txt", "Ärger\n".encode("latin-1") * 99, "not UTF-8"),
@@ -177,3 +180,66 @@ def test_files_that_must_be_read_in_two_ways_are_refused(tmp_path: Path) -> None
     assert "other.csv: body" in message
     two = [str(messages(tmp_path)), str(faq(tmp_path))]
     assert "prompt_completion" in refused(lambda: inspect_chats(two, {}, {}))
+
+
+def test_an_excel_file_says_its_separator_itself(tmp_path: Path) -> None:
+    path = odd_csv(tmp_path)
+    path.write_text(f"sep=;\r\n{path.read_text(encoding='utf-8')}", encoding="utf-8-sig")
+    assert (inspect_text([str(path)]).data, inspect_text([str(path)]).rows) == ({"text_column": "Der Aufsatz"}, 200)
+
+
+def test_a_description_is_no_document_where_a_longer_text_is(tmp_path: Path) -> None:
+    rows = [[sentence(n), sentence(n) * 4] for n in range(60)]
+    path = write_csv(tmp_path / "papers.csv", ["abstract", "the paper"], rows)
+    assert inspect_text([str(path)]).data == {"text_column": "the paper"}
+    path = write_csv(tmp_path / "abstracts.csv", ["title", "abstract"], [[row[0][:20], row[0]] for row in rows])
+    assert inspect_text([str(path)]).data == {"text_column": "abstract"}
+
+
+def asked(n: int) -> list[dict[str, str]]:
+    return [{"role": "user", "content": f"What is {n}?"}]
+
+
+def answered(n: int) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": sentence(n)}]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (
+            lambda n: {"human": f"What is {n}?", "gpt": sentence(n)},
+            {"chat_format": "prompt_completion", "columns": {"prompt": "human", "completion": "gpt"}},
+        ),
+        (lambda n: {"prompt": asked(n), "completion": answered(n)}, {"chat_format": "prompt_completion"}),
+        (
+            lambda n: {"prompt": asked(n), "chosen": answered(n), "rejected": answered(-n)},
+            {"chat_format": "prompt_completion", "columns": {"completion": "chosen"}},
+        ),
+        (
+            lambda n: {"prompt": asked(n), "response": sentence(n)},
+            {"chat_format": "prompt_completion", "columns": {"completion": "response"}},
+        ),
+        (
+            lambda n: {"prompt": f"What is {n}?", "chosen": asked(n) + answered(n), "rejected": asked(n)},
+            {"chat_format": "messages", "columns": {"messages": "chosen"}},
+        ),
+    ],
+)
+def test_an_answer_is_never_read_without_its_question(
+    tmp_path: Path, row: Callable[[int], dict[str, Any]], expected: dict[str, Any]
+) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row(n)) + "\n" for n in range(60)), encoding="utf-8")
+    found = chats(path)
+    assert found.data == {"kind": "chat", **expected}
+    assert found.facts[0].roles == {"user": 60, "assistant": 60}
+
+
+@pytest.mark.parametrize("row", [{"chosen": "Human: a", "rejected": "Human: b"}, {"dialog": ["a", "b"]}])
+def test_a_way_to_name_columns_is_only_told_where_two_can_be_meant(tmp_path: Path, row: dict[str, Any]) -> None:
+    path = tmp_path / "odd.jsonl"
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    message = refused(lambda: chats(path))
+    assert "--column" not in message
+    assert '{"messages": [{"role": "user"' in message

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chat_samples import CHATML, FORGETFUL, LLAMA3, TOOLS, UNMARKED, add_special_tokens, call, turns
+from chat_samples import CHATML, FORGETFUL, LLAMA3, TOOLS, UNMARKED, ZEPHYR, add_special_tokens, call, turns
 from numpy.typing import NDArray
 
 from titanflow.data.chat.encoder import ChatEncoder, Encoded
@@ -33,10 +33,11 @@ CHATS = {
 }
 
 
-@pytest.fixture(scope="module", params=["chatml", "llama3", "unmarked"])
+@pytest.fixture(scope="module", params=["chatml", "llama3", "zephyr", "unmarked"])
 def encoder(request: pytest.FixtureRequest, tokenizer_folder: Path, tmp_path_factory: Any) -> ChatEncoder:
     loaded = add_special_tokens(tokenizer_folder, tmp_path_factory.mktemp("llama3"))
-    return ChatEncoder(loaded, {"chatml": CHATML, "llama3": LLAMA3, "unmarked": UNMARKED}[request.param])
+    templates = {"chatml": CHATML, "llama3": LLAMA3, "zephyr": ZEPHYR, "unmarked": UNMARKED}
+    return ChatEncoder(loaded, templates[request.param])
 
 
 @pytest.mark.parametrize("name", CHATS)
