@@ -54,12 +54,12 @@ class OwnDatabase:
             f"the runs, deployments and blocks in {self.before} are copied to {self.path}; from now on they count here"
         )
 
-    def begin_empty(self) -> str:
-        """Removes a copy that this Prefect can't read; says so."""
+    def begin_empty(self, why: str) -> str:
+        """Removes a copy that this Prefect can't read, and says ``why``: what its original was or is."""
         for path in self.path.parent.glob(f"{NAME}*"):
             path.unlink()
         self.is_copied = False
-        return f"a newer Prefect has changed {self.before}: it stays as it is, and {self.path} begins empty"
+        return f"{self.before} {why}: it stays as it is, and {self.path} begins empty"
 
 
 def _named() -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from titanflow.common.credentials import redact
 from titanflow.common.errors import ConfigError, Problem
 
 FLOW = "pretrain-sft"
@@ -24,11 +26,16 @@ def check_deployed(url: str, here: Path) -> None:
     """
     with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
         try:
-            steps = client.read_deployment_by_name(ON_DEMAND).pull_steps or []
+            deployed = client.read_deployment_by_name(ON_DEMAND)
         except ObjectNotFound as error:
             hint = "deploy once, on one machine: titanflow serve, without --pool"
-            raise ConfigError(Problem(f"{url} has no deployment {ON_DEMAND}", "--pool", hint=hint)) from error
-    folder = next((step[IN_FOLDER]["directory"] for step in steps if IN_FOLDER in step), None)
-    if folder != str(here):
+            raise ConfigError(Problem(f"{redact(url)} has no deployment {ON_DEMAND}", "--pool", hint=hint)) from error
+    if (folder := folder_of(deployed)) != str(here):
         hint = "start this there; all machines need it at the same path, on storage that they share"
         raise ConfigError(Problem(f"started in {here}", "--pool", expected=f"{folder}, where runs start", hint=hint))
+
+
+def folder_of(deployment: DeploymentResponse) -> str | None:
+    """The folder that a deployment's runs start in, from which relative paths count."""
+    steps = deployment.pull_steps or []
+    return next((step[IN_FOLDER]["directory"] for step in steps if IN_FOLDER in step), None)

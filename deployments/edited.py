@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.deployed import FLOW
+from deployments.deployed import FLOW, folder_of
 from deployments.nightly import Nights, is_night
 
 Found = Mapping[str, DeploymentResponse]
@@ -28,6 +30,14 @@ def deployments_on(url: str) -> Found:
 def nights_on(found: Found) -> dict[str, str]:
     """The nights among a server's deployments: name → experiment."""
     return {name: str(one.parameters.get("experiment")) for name, one in found.items() if is_night(one.parameters)}
+
+
+def nights_served(found: Found, named: Mapping[str, str], asked: Nights) -> Mapping[str, str]:
+    """The nights to serve: those ``named``, or without a word of ``asked`` those on the server, if any are left there.
+
+    A server that has no deployments yet gets what is ``named`` by ``prefect.yaml``.
+    """
+    return named if asked.experiments or not found else nights_on(found)
 
 
 def keep_edited(deployments: Iterable[dict[str, Any]], found: Found, asked: Nights) -> Iterator[dict[str, Any]]:
@@ -49,6 +59,30 @@ def keep_edited(deployments: Iterable[dict[str, Any]], found: Found, asked: Nigh
         if asked.configs:
             kept["parameters"] = {**kept.get("parameters", {}), "configs": asked.configs}
         yield kept
+
+
+def without_braces(deployments: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The deployments as they can stand in a file that Prefect deploys: it fills in whatever has braces (``{{ … }}``).
+
+    Of a chat template it would leave out what it doesn't know, and write a variable or a secret in the place of its
+    name. :func:`put_braces` gives them these parameters.
+    """
+    for deployment in deployments:
+        parameters = deployment.get("parameters", {})
+        yield {**deployment, "parameters": {name: value for name, value in parameters.items() if not _braced(value)}}
+
+
+def put_braces(url: str, deployments: Iterable[dict[str, Any]]) -> None:
+    """Gives what was deployed :func:`without_braces` its parameters."""
+    found = deployments_on(url)
+    with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
+        for deployment in deployments:
+            if _braced(parameters := deployment.get("parameters", {})):
+                client.update_deployment(found[deployment["name"]].id, DeploymentUpdate(parameters=parameters))
+
+
+def _braced(value: Any) -> bool:
+    return "{{" in json.dumps(value)
 
 
 def end_other_nights(url: str, found: Found, wanted: Collection[str]) -> list[str]:
@@ -95,9 +129,10 @@ def _asked_schedule(
 
 
 def _shown(deployment: DeploymentResponse) -> dict[str, Any]:
-    """What can be edited in the UI."""
+    """What can be edited in the UI, and the folder, which is where ``serve`` was started."""
     limit = deployment.global_concurrency_limit
     return {
+        "the folder that runs start in": folder_of(deployment),
         "the parameters": deployment.parameters,
         "the schedule": ", ".join(_schedules(deployment)) or "none",
         "paused": deployment.paused,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from prefect.client.schemas.schedules import CronSchedule
+from prefect.server.schemas.schedules import CronSchedule
 
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.experiment import Experiment, load_experiment
@@ -16,6 +17,7 @@ from titanflow.config.experiment import Experiment, load_experiment
 DEPLOYMENTS = Path(__file__).with_name("prefect.yaml")
 NIGHTLY = "nightly-"
 """Begins the name of a night's deployment."""
+CRON_FIELDS = 5
 CRON_EXPECTED = "minute hour day month weekday, as '30 0 * * *'"
 
 
@@ -51,15 +53,22 @@ def check_nights(asked: Nights) -> dict[str, str]:
     template = _template(deployments())
     (schedule,) = template["schedules"]
     cron, zone = asked.cron or schedule["cron"], asked.timezone or schedule["timezone"]
-    _check("--nightly-cron", cron, CRON_EXPECTED, lambda: CronSchedule(cron=cron))
+    _check("--nightly-cron", cron, CRON_EXPECTED, lambda: _first_night(cron))
     _check("--timezone", zone, "a name as Europe/Berlin", lambda: CronSchedule(cron=cron, timezone=zone))
     nights: dict[str, str] = {}
-    for experiment in asked.experiments or [template["parameters"]["experiment"]]:
-        name = nightly_name(load_experiment(experiment, asked.configs))
+    problems: list[Problem] = []
+    for experiment in dict.fromkeys(asked.experiments or [template["parameters"]["experiment"]]):
+        try:
+            name = nightly_name(load_experiment(experiment, asked.configs))
+        except ConfigError as error:
+            problems += error.problems
+            continue
         if name in nights:
             hint = "their runs would lie in one folder; set another exp_name in one of them"
-            raise ConfigError(Problem(f"{nights[name]} and {experiment} have one name", "--experiment", hint=hint))
+            problems.append(Problem(f"{nights[name]} and {experiment} have one name", "--experiment", hint=hint))
         nights[name] = experiment
+    if problems:
+        raise ConfigError(problems)
     return nights
 
 
@@ -87,6 +96,16 @@ def with_nights(content: Mapping[str, Any], nights: Mapping[str, str], asked: Ni
 
 def _template(content: Mapping[str, Any]) -> dict[str, Any]:
     return next(one for one in content["deployments"] if is_night(one.get("parameters", {})))
+
+
+def _first_night(cron: str) -> None:
+    """Finds the first date, refused if there is none (30th of February), or if there are seconds: no night is so short.
+
+    The server would look for it in vain, or start a run each second.
+    """
+    if len(cron.split()) > CRON_FIELDS:
+        raise ValueError("it has seconds")
+    asyncio.run(CronSchedule(cron=cron).get_dates(1))
 
 
 def _check(option: str, found: str, expected: str, build: Callable[[], object]) -> None:

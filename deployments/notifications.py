@@ -8,7 +8,7 @@ makes them on the server that ``PREFECT_API_URL`` names.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, get_args
 from uuid import UUID
 
 from prefect.automations import AutomationCore
@@ -16,17 +16,16 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.events.actions import CallWebhook
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_URL
 
 from deployments.flow_runs.queued_runs import QUEUED
 from deployments.nightly import nightly_name
-from flows.announce import HELD_BACK, PUBLISHED, RESOURCE
-from flows.server.configured_server import check_server
+from flows.announce import EVENTS, RESOURCE
+from flows.server.configured_server import check_server, configured_url
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.experiment import Experiment
 
-Kind = Literal["failed", "not started", "published", "held back"]
-KINDS: tuple[Kind, ...] = ("failed", "not started", "published", "held back")
+Kind = Literal["failed", "not started", "published", "proposed", "held back"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 NOT_STARTED_AFTER = timedelta(hours=1)
 
 OF_THE_FLOW_RUN = """{
@@ -61,7 +60,7 @@ def make_notices(experiment: Experiment) -> list[str]:
         ConfigError: no server is named or answers, or it lacks the webhook block.
     """
     expected = "the address of the server that runs the nights"
-    if not (url := PREFECT_API_URL.value()):
+    if not (url := configured_url()):
         raise ConfigError(Problem("found nothing", "PREFECT_API_URL", expected=expected))
     check_server(url, f"set it to {expected}")
     return ensure_notifications(experiment, nightly_name(experiment))
@@ -103,7 +102,7 @@ def _webhook(client: SyncPrefectClient, experiment: Experiment) -> UUID:
 
 
 def _automation(deployment: str, kind: Kind, block: UUID) -> AutomationCore:
-    payload = OF_THE_MODEL if kind in ("published", "held back") else OF_THE_FLOW_RUN
+    payload = OF_THE_MODEL if kind in EVENTS else OF_THE_FLOW_RUN
     return AutomationCore(
         name=automation_name(deployment, kind),
         description="Made by titanflow from the experiment's `notify`; the next deploy overwrites it.",
@@ -129,6 +128,5 @@ def _trigger(deployment: str, kind: Kind) -> EventTrigger:
             posture=Posture.Proactive,
             within=NOT_STARTED_AFTER,
         )
-    event = PUBLISHED if kind == "published" else HELD_BACK
     match = {"prefect.resource.id": f"{RESOURCE}.*"}
-    return EventTrigger(expect={event}, match=match, match_related=of_deployment, posture=Posture.Reactive)
+    return EventTrigger(expect={EVENTS[kind]}, match=match, match_related=of_deployment, posture=Posture.Reactive)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,16 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from deployments.deployed import check_deployed
-from deployments.edited import changes, deployments_on, described, end_other_nights, keep_edited, nights_on
+from deployments.edited import (
+    changes,
+    deployments_on,
+    described,
+    end_other_nights,
+    keep_edited,
+    nights_served,
+    put_braces,
+    without_braces,
+)
 from deployments.flow_runs.lost_runs import LostRuns
 from deployments.flow_runs.planned_stop import planned_stop
 from deployments.gpu_workers import WHOLE_MACHINE, gpu_shares
@@ -30,10 +40,12 @@ from deployments.stage_pool import deploy_stages
 from deployments.supervised import Supervised
 from deployments.work_pool import POOL, ensure_pool, worker_name
 from flows.interruption.by_signal import hangup_as_sigterm
-from flows.server.configured_server import check_proxies
 from flows.server.server import healthy
 from tasks.process.process import started
+from titanflow.common.console import tell
+from titanflow.common.credentials import redact
 from titanflow.common.errors import ConfigError, Problem, StageFailed
+from titanflow.common.file_lock import open_lock, sign, take
 from titanflow.config.experiment import load_experiment
 from titanflow.files.caches import can_be_written
 
@@ -71,27 +83,26 @@ def serve_until_stopped(
         signal.signal(number, _interrupt)
     hangup_as_sigterm()
     try:
-        check_proxies()
         check_prefect_home()
         if job and (pool is None or workers.one_per_gpu):
             raise ConfigError(Problem("stages are pods", OPTION, expected="--pool, and no --one-worker-per-gpu"))
         if pool is not None and nights.configs:
             hint = "the first machine deploys the runs, with their configs; the others only work"
             raise ConfigError(Problem(f"found {nights.configs}", "--configs", expected="no --pool", hint=hint))
-        if pool is not None and job:
-            serve_pods(port, pool, workers.limit, job)
-        elif pool is not None:
-            serve_pool(port, pool, workers)
-        else:
-            serve(port, workers, nights)
+        with alone(logs_of(pool)) as logs:
+            if pool is not None and job:
+                serve_pods(port, pool, workers.limit, job, logs)
+            elif pool is not None:
+                serve_pool(port, pool, workers, logs)
+            else:
+                serve(port, workers, nights, logs)
     except KeyboardInterrupt:
-        print("stopped", flush=True)
+        tell("stopped")
 
 
-def serve(port: int | None, workers: Workers, asked: Nights) -> None:
+def serve(port: int | None, workers: Workers, asked: Nights, logs: Path) -> None:
     """Starts what isn't running yet, deploys, and watches until it is interrupted; then stops what it started."""
     here = home()
-    logs = logs_of()
     shares, named = workers.shares, check_nights(asked)
     with contextlib.ExitStack() as stack:
         url, server = stack.enter_context(server_or_running_one(port, logs))
@@ -99,34 +110,34 @@ def serve(port: int | None, workers: Workers, asked: Nights) -> None:
         ensure_pool(url)
         at_work = stack.enter_context(working_for_each(shares, env, workers.limit, logs))
         nights = deploy(url, env, logs, named, asked)
-        print(welcome(url, logs, nights), flush=True)
-        watch(server, at_work, LostRuns(url, lambda line: print(line, flush=True)))
+        tell(welcome(url, logs, nights))
+        watch(server, at_work, LostRuns(url, tell))
 
 
 def deploy(url: str, env: Mapping[str, str], logs: Path, nights: Mapping[str, str], asked: Nights) -> list[str]:
     """Deploys, keeping what was edited on the server; says what changed, and returns when which night runs what."""
     before = deployments_on(url)
-    # Without a word about experiments, the nights are those that there are.
-    wanted = nights if asked.experiments else nights_on(before) or nights
+    wanted = nights_served(before, nights, asked)
     content = with_nights(deployments(), wanted, asked)
     path = logs / DEPLOYMENTS.name
-    kept = {**content, "deployments": list(keep_edited(content["deployments"], before, asked))}
-    path.write_text(yaml.safe_dump(kept, sort_keys=False), encoding="utf-8")
+    kept = list(keep_edited(content["deployments"], before, asked))
+    written = {**content, "deployments": list(without_braces(kept))}
+    path.write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
     run_deploy(env, logs, path)
+    put_braces(url, kept)
     end_other_nights(url, before, wanted)
     after = deployments_on(url)
     for change in changes(before, after):
-        print(change, flush=True)
+        tell(change)
     for name in wanted:
         notify(url, after[name])
     return [described(after[name]) for name in wanted]
 
 
-def serve_pool(port: int | None, pool: str, workers: Workers) -> None:
+def serve_pool(port: int | None, pool: str, workers: Workers, logs: Path) -> None:
     """Works for a pool until it is interrupted, on the server of the runs."""
     here = home()
     url = running_server(port)
-    logs = logs_of(pool)
     if pool == POOL:
         check_deployed(url, here)
         served = "runs"
@@ -137,20 +148,19 @@ def serve_pool(port: int | None, pool: str, workers: Workers) -> None:
     with working_for_each(workers.shares, env, workers.limit, logs, pool) as at_work:
         if pool != POOL:
             deploy_stages(url, pool, here)
-        print(f"{served} run here; logs: {logs}. ^C stops the worker.", flush=True)
-        watch(None, at_work, LostRuns(url, lambda line: print(line, flush=True), pool))
+        tell(f"{served} run here; logs: {logs}. ^C stops the worker.")
+        watch(None, at_work, LostRuns(url, tell, pool))
 
 
-def serve_pods(port: int | None, pool: str, limit: int, job: Sequence[str]) -> None:
+def serve_pods(port: int | None, pool: str, limit: int, job: Sequence[str], logs: Path) -> None:
     """Works for a pool of Kubernetes until it is interrupted; its pods go on without it."""
     check_name(pool)
     url = running_server(port)
     pods = ensure_pods_pool(url, pool, job)
     deploy_stages(url, pool, pods.folder, variables=pods.asked)
-    logs = logs_of(pool)
     with working({"PREFECT_API_URL": url, **pods.worker_environment}, limit, logs, pool=pool) as worker:
-        print(f"stages with launcher.pool: {pool} become pods; logs: {logs}. ^C stops the worker.", flush=True)
-        watch(None, [worker], LostRuns(url, lambda line: print(line, flush=True), pool))
+        tell(f"stages with launcher.pool: {pool} become pods; logs: {logs}. ^C stops the worker.")
+        watch(None, [worker], LostRuns(url, tell, pool))
 
 
 def check_name(pool: str) -> None:
@@ -166,10 +176,24 @@ def check_prefect_home() -> None:
         raise ConfigError(Problem(found, "PREFECT_HOME", expected=expected))
 
 
-def logs_of(pool: str = "") -> Path:
-    logs = Path(PREFECT_HOME.value(), "titanflow", pool)
-    logs.mkdir(parents=True, exist_ok=True)
-    return logs
+def logs_of(pool: str | None) -> Path:
+    """The folder of the logs; several machines with one home may work for a pool."""
+    return Path(PREFECT_HOME.value(), "titanflow", *((pool, socket.gethostname()) if pool else ()))
+
+
+@contextlib.contextmanager
+def alone(logs: Path) -> Iterator[Path]:
+    """Holds the folder of the logs for the length of the block: a second worker would take runs beside the first.
+
+    Raises:
+        ConfigError: another ``serve`` holds it.
+    """
+    with open_lock(logs) as file:
+        if found := take(file):
+            hint = "its --limit says how many runs it takes at a time; another one needs a PREFECT_HOME of its own"
+            raise ConfigError(Problem(f"titanflow serve runs already: {found}", str(logs), hint=hint))
+        sign(file, f"process {os.getpid()} on {socket.gethostname()}")
+        yield logs
 
 
 @contextlib.contextmanager
@@ -209,28 +233,30 @@ def run_deploy(env: Mapping[str, str], logs: Path, path: Path) -> None:
 
 
 def notify(url: str, night: DeploymentResponse) -> None:
-    """Makes the notices of a night's experiment, which may have been edited in the UI since it was checked."""
+    """Makes the notices of a night's experiment.
+
+    Its parameters, or the webhook's block, may have been edited or deleted in the UI: that is told, and ends nothing.
+    """
     try:
         loaded = load_experiment(str(night.parameters.get("experiment")), night.parameters.get("configs"))
+        with temporary_settings({PREFECT_API_URL: url}):
+            ensure_notifications(loaded, night.name)
     except ConfigError as error:
-        print(f"{night.name} can't run, and nobody is notified: {error}", file=sys.stderr, flush=True)
-        return
-    with temporary_settings({PREFECT_API_URL: url}):
-        ensure_notifications(loaded, night.name)
+        tell(f"nobody is notified of {night.name}: {error}", to_errors=True)
 
 
 def welcome(url: str, logs: Path, nights: Sequence[str]) -> str:
     """What to do now; its last line says that all has started."""
     return "\n".join(
         [
-            f"Prefect's UI: {url.removesuffix('/api')}    logs: {logs}",
+            f"Prefect's UI: {redact(url).removesuffix('/api')}    logs: {logs}",
             "Try, in another terminal:",
-            f"  export PREFECT_API_URL={url}",
+            f"  export PREFECT_API_URL={redact(url)}",
             *([f"  export NO_PROXY={hosts}"] if (hosts := os.environ.get("NO_PROXY")) else []),
             "  prefect deployment run pretrain-sft/on-demand --watch",
             "  prefect deployment run pretrain-sft/on-demand --param pretrain_steps=50 --param run=short --watch",
             f"Your own, as my.yaml in {Path.cwd()}: --param experiment=my",
-            *nights,
+            *(nights or ["No nights: --experiment NAME makes one."]),
             *(["Nights that are due at one time take turns."] if len(nights) > 1 else []),
             "^C stops everything.",
         ]
@@ -248,7 +274,7 @@ def watch(server: Supervised | None, workers: Sequence[Supervised], lost: LostRu
                 continue
             if service is not server:
                 lost.worker_ended(service.name)
-            print(service.restart_if_ended(), file=sys.stderr, flush=True)
+            tell(service.restart_if_ended(), to_errors=True)
         if time.monotonic() - looked >= LOOK_SECONDS:
             lost.look()
             looked = time.monotonic()

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import prefect
-from prefect.settings import PREFECT_API_URL
 
 from deployments.database import OwnDatabase
 from deployments.supervised import Supervised
-from flows.server.configured_server import check_server
-from flows.server.server import STARTUP_SECONDS, api_url, healthy, is_free, wait_until_healthy
+from flows.server.configured_server import check_server, configured_url
+from flows.server.server import AT_API, STARTUP_SECONDS, api_url, healthy, is_free, wait_until_healthy
+from titanflow.common.console import tell
 from titanflow.common.errors import ConfigError, Problem, StageFailed
 
 DEFAULT_PORT = 4200
@@ -28,11 +29,13 @@ HERE = ("127.0.0.1", "localhost")
 """The hosts of an address at which a server that listens to this machine alone answers."""
 UNKNOWN_MIGRATION = "Can't locate revision identified by"
 """What a Prefect says of a database that a newer one has changed."""
+DAMAGED = re.compile("file is not a database|database disk image is malformed")
+"""What SQLite says of a file that it can't read."""
 
 
 def running_server(port: int | None) -> str:
     """The address of a server that runs already: the configured one, or one on this machine."""
-    url = PREFECT_API_URL.value() or api_url(port or DEFAULT_PORT)
+    url = configured_url() or api_url(port or DEFAULT_PORT)
     check_server(url, "set PREFECT_API_URL to the server that the runs are on (titanflow serve starts it)")
     return url
 
@@ -44,17 +47,19 @@ def server_or_running_one(port: int | None, logs: Path) -> Iterator[tuple[str, S
     ``port`` is the one that was asked for. What serves this machine names its address (``PREFECT_API_URL``) to whoever
     uses it, and may be started again by one of them.
     """
-    url = PREFECT_API_URL.value() or api_url(port or DEFAULT_PORT)
+    url = configured_url() or api_url(port or DEFAULT_PORT)
     own = own_port(url)
     if own is None or (port and own != port) or healthy(url):
         check_server(url)
         yield url, None
         return
     if not is_free(own):
-        raise ConfigError(Problem(f"port {own} is taken", key="--port", expected="a free port: --port 4201"))
-    print(f"starting a Prefect server at {url} …", flush=True)
+        raise ConfigError(_taken(own))
+    tell(f"starting a Prefect server at {url} …")
     server = _started(url, own, logs)
     try:
+        # It may ask for a password that is set for servers alone.
+        check_server(url)
         yield url, server
     finally:
         server.stop()
@@ -64,10 +69,21 @@ def own_port(url: str) -> int | None:
     """The port of an address at which a server of this machine may be started; None for any other address."""
     try:
         address = urlsplit(url)
-        is_own = address.scheme == "http" and address.hostname in HERE and address.path.rstrip("/") == "/api"
-        return address.port if is_own else None
+        is_own = address.scheme == "http" and address.hostname in HERE and address.path == "/api"
+        # It would have no password, which the address has.
+        return address.port if is_own and address.username is None else None
     except ValueError:
         return None
+
+
+def _taken(port: int) -> Problem:
+    found = f"port {port} is taken by a program that is no Prefect server, or one that doesn't answer"
+    if configured_url():
+        hint = "or unset it, and give --port"
+        return Problem(
+            found, "PREFECT_API_URL", expected=f"an address with a free port, as {api_url(port + 1)}", hint=hint
+        )
+    return Problem(found, "--port", expected=f"a free port, as --port {port + 1}")
 
 
 def _started(url: str, port: int, logs: Path) -> Supervised:
@@ -75,7 +91,7 @@ def _started(url: str, port: int, logs: Path) -> Supervised:
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", HERE[0], "--port", str(port)]
     log, database = logs / "server.log", OwnDatabase(logs)
     # The server makes the links in notifications, and its page asks port 4200 unless told otherwise.
-    env = {**SERVER_ENV, "PREFECT_UI_URL": url.removesuffix("/api"), "PREFECT_SERVER_UI_API_URL": url}
+    env = {**SERVER_ENV, **AT_API, "PREFECT_UI_URL": url.removesuffix("/api"), "PREFECT_SERVER_UI_API_URL": url}
     env |= database.environment
 
     def start() -> Supervised:
@@ -84,23 +100,27 @@ def _started(url: str, port: int, logs: Path) -> Supervised:
         )
 
     if said := database.take_over():
-        print(said, flush=True)
+        tell(said)
     try:
         return start()
     except StageFailed as failed:
-        if UNKNOWN_MIGRATION not in log.read_text(encoding="utf-8", errors="replace"):
+        said = log.read_text(encoding="utf-8", errors="replace")
+        if UNKNOWN_MIGRATION in said:
+            why, remedy = f"was changed by a newer Prefect than {prefect.__version__}", "that Prefect"
+        elif damaged := DAMAGED.search(said):
+            why, remedy = f"is damaged ({damaged[0]})", "a copy of it from before"
+        else:
             raise
         if not database.is_copied:
-            raise ConfigError(_newer(database, log)) from failed
-    print(database.begin_empty(), flush=True)
+            raise ConfigError(_unreadable(database, f"the served database {why}; its log: {log}", remedy)) from failed
+    tell(database.begin_empty(why))
     return start()
 
 
-def _newer(database: OwnDatabase, log: Path) -> Problem:
-    found = f"a newer Prefect than {prefect.__version__} has changed the served database; its log: {log}"
+def _unreadable(database: OwnDatabase, found: str, remedy: str) -> Problem:
     if database.is_named:
-        return Problem(found, "PREFECT_SERVER_DATABASE_CONNECTION_URL", expected="that Prefect, or another database")
+        key = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+        return Problem(found, key, expected=f"{remedy}, or another database")
     hint = f"without {database.path} it begins empty: no runs, no edits of the deployments, no blocks"
-    return Problem(
-        found, str(database.path), expected="that Prefect, or a folder of its own: PREFECT_HOME=…", hint=hint
-    )
+    expected = f"{remedy}, or a folder of its own: PREFECT_HOME=…"
+    return Problem(found, str(database.path), expected=expected, hint=hint)

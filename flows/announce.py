@@ -1,4 +1,4 @@
-"""Events about a published or refused model, for automations: ``titanflow.published`` and ``titanflow.held-back``.
+"""Events about a published, proposed or refused model, for automations: ``titanflow.published`` and the like.
 
 Prefect has events of its own for a flow run that fails or crashes, but none that tells a newly published model from one
 published before.
@@ -12,15 +12,18 @@ from titanflow.planning.stage_plan import Plan
 from titanflow.runs.results import PublishResult, StageResult
 from titanflow.runs.tracker_record import newest_url
 
-PUBLISHED = "titanflow.published"
-HELD_BACK = "titanflow.held-back"
 RESOURCE = "titanflow.runs"
 """The events' resource is ``titanflow.runs.<experiment>.<run>``."""
-EVENTS = {"published": PUBLISHED, "held back": HELD_BACK}
+EVENTS = {
+    "published": "titanflow.published",
+    "proposed": "titanflow.proposed",
+    "held back": "titanflow.held-back",
+}
+"""The event of each status of which somebody may want to hear."""
 
 
 def told(result: PublishResult) -> str:
-    """Why a model was published or held back, in words; the first one's gate says that it compared with nothing."""
+    """Why a model was published, proposed or held back; of a first one the gate says that it compared with nothing."""
     return result.gate.reason if result.gate is not None else "no gate was asked for (publish.gate)"
 
 

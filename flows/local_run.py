@@ -28,8 +28,8 @@ from prefect.settings import (
 from flows.interruption.by_server import nobody_else
 from flows.interruption.by_signal import ended_after, sigterm_as_exit
 from flows.server import own_database
-from flows.server.configured_server import check_proxies, check_server
-from flows.server.server import SERVER_GRACE_SECONDS, api_url, free_port, running_server
+from flows.server.configured_server import check_server, configured_url
+from flows.server.server import AT_API, SERVER_GRACE_SECONDS, api_url, free_port, running_server
 from tasks.process.process import GRACE_SECONDS
 from tasks.ui.watcher import STEP_LINE, watcher
 from titanflow.common.errors import StageStopped, TitanflowError
@@ -52,6 +52,7 @@ SERVER_ENV = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "0",
+    **AT_API,
     # Automations belong to a lasting server; looking for them every few seconds slows the training.
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "0",
     # The last task's state is written on a timer; if the run ends first, it is lost with a long traceback.
@@ -94,8 +95,7 @@ def local_api(meanwhile: Callable[[], object] | None = None) -> Iterator[str]:
     in the terminal's process group: ^C would end it before the run's last state is written, and its log would mix with
     the run's.
     """
-    check_proxies()
-    if url := PREFECT_API_URL.value():
+    if url := configured_url():
         check_server(url)
         yield url
         return

@@ -38,7 +38,7 @@ DONE_BEFORE = "Done before"
 """The state of a night that an earlier run of its folder, as one by hand, left nothing to do."""
 LATE = timedelta(hours=1)
 """How late a night may begin if missed ones aren't caught up with: an earlier run may have taken long."""
-DONE = ("published", "held back", "finished")
+DONE = ("published", "proposed", "held back", "finished")
 NIGHTS_LOCK = ".nights.lock"
 UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
 
@@ -157,7 +157,7 @@ def _at_work(night: Night, folder: Path, config: Experiment, work: Callable[[], 
     message = done_at = ""
     try:
         summary = work()
-        state = "published" if summary.published else "held back" if summary.held_back else "finished"
+        state = _state(summary)
         message, done_at = summary.held_back, summary.done_at
         return _done_before(summary, state) if done_at else summary
     except Exception as error:
@@ -174,6 +174,14 @@ def _at_work(night: Night, folder: Path, config: Experiment, work: Callable[[], 
             if ended.state not in DONE:
                 ended.end(folder, state, message, done_at)
             _afterwards(folder, config)
+
+
+def _state(summary: Summary) -> NightState:
+    if summary.published:
+        return "published"
+    if summary.proposed:
+        return "proposed"
+    return "held back" if summary.held_back else "finished"
 
 
 def _done_before(summary: Summary, state: NightState) -> State[Any]:

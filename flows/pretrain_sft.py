@@ -20,6 +20,7 @@ from flows.run_lock import check_free
 from flows.run_plan import Summary, run_plan
 from tasks.ui.results import HELD_BACK
 from titanflow.common.errors import ConfigError, TitanflowError
+from titanflow.common.staging import full_disk_told
 from titanflow.config.experiment import experiment_name
 from titanflow.config.keys import bounds
 from titanflow.config.keys.on_stale import OnStale
@@ -120,7 +121,7 @@ def pretrain_sft(
 
     name = dated(run, scheduled_day)
     try:
-        with heeding_server():
+        with heeding_server(), full_disk_told():
             ended = run_night(experiment, configs, name, settings, work) if night else work(name, settings)
     except TitanflowError as error:
         # Raised, it would be logged as a traceback, and its first line alone before that.

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 
 from flows.sign_of_life import DEAD_SECONDS, HOLDER_FILE, Watch, job_of, sign_of_life
-from titanflow.common.errors import ConfigError, Problem, StageFailed
-from titanflow.common.file_lock import LOCK_FILE, holder, sign, take
+from titanflow.common.errors import StageFailed
+from titanflow.common.file_lock import holder, open_lock, sign, take
 from titanflow.planning.launch import STAGE_FOLDER
 from titanflow.runs.contract import RUN_FILE, STAGES
 
@@ -43,13 +43,7 @@ def run_lock(folder: Path, wait: bool = False, say: Callable[[str], None] = lamb
     they are waited for, too. Where the file system's locks count for one machine alone, a run on another machine is
     known by its sign of life. After waiting the folder has changed, and the caller plans anew.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
-    except OSError as error:
-        message = f"{folder} can't be made: {error.strerror}"
-        raise ConfigError(Problem(message, "workspace", expected="a folder that can be written to")) from error
-    with file:
+    with open_lock(folder) as file:
         waited = _wait(lambda: take(file), folder, lambda _: not wait, say)
         waited |= _wait(lambda: _writers(folder), folder, lambda seconds: not wait and seconds >= LEFT_SECONDS, say)
         watch = Watch(folder / HOLDER_FILE)

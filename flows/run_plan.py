@@ -36,19 +36,23 @@ from titanflow.runs.manifest import Manifest
 from titanflow.runs.results import PublishResult, StageResult
 
 TASKS = {"prepare": prepare, "pretrain": pretrain, "sft": sft, "evaluate": evaluate, "publish": push_to_hub}
+LEFT = ("published", "proposed")
+"""The statuses of a publish stage that has left a model somewhere."""
 
 
 class Summary(Strict):
     """What a flow run returns: where its results are; ``held_back`` says why nothing was published.
 
-    ``told`` is what there is to say of a published model. ``done_at`` is the time at which an earlier run finished the
-    last stage, if it left nothing to do.
+    ``proposed`` is the pull request in which a model waits for review. ``told`` is what there is to say of a published
+    or a proposed one. ``done_at`` is the time at which an earlier run finished the last stage, if it left nothing to
+    do.
     """
 
     experiment: str
     run: str
     folder: Path
     published: str = ""
+    proposed: str = ""
     held_back: str = ""
     told: str = ""
     done_at: str = ""
@@ -80,14 +84,15 @@ def run_plan(plan: Plan, request: RunRequest, wait: bool = True) -> Summary:
             leave_report(plan)
     show_summary(plan, results)
     announce(plan, results)
-    published = next((one for one in results if isinstance(one, PublishResult) and one.status == "published"), None)
+    left = next((one for one in results if isinstance(one, PublishResult) and one.status in LEFT), None)
     return Summary(
         experiment=plan.experiment,
         run=plan.run,
         folder=plan.folder,
-        published=published.location if published else "",
+        published=left.location if left and left.status == "published" else "",
+        proposed=left.location if left and left.status == "proposed" else "",
         held_back=held_back(results),
-        told=f"published as {published.location}: {told(published)}" if published else "",
+        told=f"{left.status} as {left.location}: {told(left)}" if left else "",
         done_at=_finished(plan) if plan.is_cached else "",
     )
 

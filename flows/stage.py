@@ -15,6 +15,7 @@ from tasks.jobs.follow import jobs_end_with
 from tasks.stage_task import has_begun, resumed
 from tasks.ui.labels import label_run
 from titanflow.common.errors import ConfigError, Problem, TitanflowError
+from titanflow.common.staging import full_disk_told
 from titanflow.config.keys.experiment import WHO, Retries
 from titanflow.planning.plan import make_plan
 from titanflow.planning.stage_plan import Plan, StagePlan
@@ -55,7 +56,7 @@ def run_stage(
         is_again = attempt > 1 or (flow_run.run_count or 1) > 1
         if is_again and own.state != "CACHED" and has_begun(own.run):
             own = resumed(own)
-        with heeding_server(), sign_of_life(sign), jobs_end_with([own.run], _warn):
+        with heeding_server(), full_disk_told(), sign_of_life(sign), jobs_end_with([own.run], _warn):
             TASKS[stage](own, Manifest.open(plan.folder), return_state=True).result()
     except TitanflowError as error:
         return Failed(name=type(error).__name__, message=str(error))

@@ -34,6 +34,7 @@ from tasks.ui.labels import LOST_LABEL, stage_name
 from tasks.ui.standing import Standing
 from tasks.ui.watcher import NOBODY, watcher
 from titanflow.common import errors
+from titanflow.common.credentials import redact
 from titanflow.common.errors import ConfigError, Problem, StageFailed, StageLost, TitanflowError
 from titanflow.planning.stage_plan import Plan, StagePlan
 from titanflow.runs.contract import METRICS_FILE
@@ -67,7 +68,7 @@ def check_pools(plan: Plan) -> None:
 
 
 def _why_not(stage: StagePlan) -> str:
-    server = PREFECT_API_URL.value()
+    server = redact(PREFECT_API_URL.value() or "")
     with get_client(sync_client=True) as client:
         try:
             client.read_deployment_by_name(f"{FLOW}/{stage.pool}")

@@ -34,10 +34,22 @@ def ask_loopback_directly() -> None:
     if not any(name.lower().endswith("_proxy") for name in os.environ):
         return
     given = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY"))
-    hosts = dict.fromkeys(host for part in given.split(",") if (host := part.strip()))
+    hosts = dict.fromkeys(host for part in given.split(",") if (host := _readable(part.strip())))
     # A star alone means every host, and nothing beside other names.
     value = "*" if "*" in hosts else ",".join(hosts | dict.fromkeys(LOOPBACK))
     os.environ.update(no_proxy=value, NO_PROXY=value)
+
+
+def _readable(host: str) -> str:
+    """An entry of ``NO_PROXY`` as httpx reads it, which else dies of it: an address of IPv6 has no brackets.
+
+    No library used here follows a network of IPv6: such an entry is left out (empty).
+    """
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    address, _, bits = bare.partition("/")
+    if "://" in host or address.count(":") < 2 or not bits:
+        return bare
+    return address if bits == "128" else ""
 
 
 # Both before Prefect is imported, which reads them then. In a terminal it sends data about its use, and the first time

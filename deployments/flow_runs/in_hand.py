@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.states import State
+from prefect.states import Cancelled, State
 
 from deployments.work_pool import POOL
 from tasks.ui.labels import WORKER_LABEL
@@ -49,3 +49,8 @@ def state_of(run: FlowRun) -> State:
 def server_time(client: SyncPrefectClient) -> datetime:
     """The present time by the server, whose clock may differ from this machine's."""
     return parsedate_to_datetime(client.hello().headers["date"])
+
+
+def ended_while_cancelled() -> State:
+    """The last state of a run that a person cancelled, and whose worker didn't live to say so."""
+    return Cancelled(message="The run's process ended while it was being cancelled.")

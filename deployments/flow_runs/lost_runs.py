@@ -21,11 +21,12 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelled, Crashed, Scheduled, State
+from prefect.states import Crashed, Scheduled, State
 
 from deployments.flow_runs.in_hand import (
     IN_HAND,
     WORKER_TYPE_LABEL,
+    ended_while_cancelled,
     runs_in_hand,
     runs_of_pool,
     server_time,
@@ -121,7 +122,7 @@ class LostRuns:
     def _mend(self, client: SyncPrefectClient, run: FlowRun) -> None:
         kill_rest(run.id)
         if state_of(run).is_cancelling():
-            state: State = Cancelled(message="The run's process ended while it was being cancelled.")
+            state: State = ended_while_cancelled()
         else:
             cause = self._causes.setdefault(run.id, LOST if _is_here(run) else NO_MACHINE)
             state = Crashed(message=f"{cause}. What was saved stays; the next run goes on from there.")

@@ -14,20 +14,22 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from titanflow.config.files.schema import Schema, accepts, describe
 from titanflow.config.keys.docs import described_schema
 from titanflow.config.module import stage_schema
+from titanflow.runs.tracker_record import KEYS as TRACKERS
 
 TRAINING = (
     *("training.steps", "training.seq_len", "training.local_batch_size", "training.global_batch_size"),
     *("training.max_norm", "training.mixed_precision_param", "optimizer.lr", "optimizer.weight_decay"),
     *("lr_scheduler.warmup_steps", "lr_scheduler.decay_type", "lr_scheduler.min_lr_factor"),
     *("checkpoint.interval", "checkpoint.keep_latest_k", "checkpoint.async_mode", "activation_checkpoint.mode"),
-    *("validation.enable", "validation.freq", "metrics.log_freq", "metrics.enable_wandb"),
+    *("validation.enable", "validation.freq", "metrics.log_freq"),
+    *(f"metrics.{key}" for key in TRACKERS.values()),
     *("debug.seed", "launcher.nproc_per_node", "launcher.device"),
 )
 KEYS: Mapping[str, tuple[str, ...]] = {
     "pretrain": TRAINING,
     "sft": (*TRAINING, "lora.rank", "lora.alpha", "lora.dropout", "chat.turns"),
     "evaluate": (
-        *("tasks", "num_fewshot", "batch_size", "backend", "seed", "examples", "wandb"),
+        *("tasks", "num_fewshot", "batch_size", "backend", "seed", "examples", *TRACKERS),
         *("launcher.nproc_per_node", "launcher.device"),
     ),
     "publish": (

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from flows.server.proxies import check_proxies
 from titanflow.common.credentials import is_secret, redact
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.files import expanded
@@ -35,8 +36,10 @@ def check_prefect_settings() -> None:
     """Checks that Prefect can be imported with the settings that there are; to be called before it is.
 
     Raises:
-        ConfigError: a setting has a wrong value, a file of settings can't be read, or the server's address is none.
+        ConfigError: a setting has a wrong value, a file of settings can't be read, the server's address is none, or a
+            proxy is of no use.
     """
+    check_proxies()
     for name in HERE:
         if Path(name).is_file():
             read_toml(Path(name))

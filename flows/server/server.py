@@ -7,9 +7,11 @@ import http.client
 import os
 import socket
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tasks.process.process import Process, started
 from titanflow.common.errors import StageFailed
@@ -19,6 +21,9 @@ STARTUP_SECONDS = 600.0
 SERVER_GRACE_SECONDS = 10.0
 HEALTH_POLL_SECONDS = 0.1
 LAST_LINES = 10
+UNAUTHORIZED = 401
+AT_API = {"PREFECT_SERVER_API_BASE_PATH": ""}
+"""A server that is started here is where :func:`api_url` says, wherever the user's settings put another one."""
 
 
 def free_port() -> int:
@@ -44,10 +49,15 @@ def api_url(port: int) -> str:
 
 
 def healthy(url: str, timeout: float = 2.0) -> bool:
-    """Whether a Prefect API answers at ``url``."""
+    """Whether a Prefect API answers at ``url``, or asks for a password."""
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=timeout) as answer:
+        address = urlsplit(url)
+        # A name and a password in it are for Prefect's client; urllib would look for a host of that name.
+        asked = address._replace(netloc=address.netloc.rpartition("@")[2], path=f"{address.path}/health")
+        with urllib.request.urlopen(asked.geturl(), timeout=timeout) as answer:
             return bool(answer.status == 200)
+    except urllib.error.HTTPError as error:
+        return error.code == UNAUTHORIZED
     # No URL, or no HTTP behind it.
     except (OSError, ValueError, http.client.HTTPException):
         return False

@@ -34,6 +34,7 @@ class Served:
     url: str
     output: Path
     home: Path
+    workspace: Path
     env: dict[str, str]
 
     def prefect(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -66,29 +67,32 @@ def tiny_configs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """Served where much stands in the way: a dead proxy, a poor locale, no home folder, its own address as that of
-    another server, and a database that a newer Prefect has changed."""
+    """Served where much stands in the way: a dead proxy with exceptions that httpx can't read, a poor locale, a folder
+    whose name that locale lacks, no home folder, its own address as that of another server, another server's path, and
+    a database that a newer Prefect has changed."""
     home = tmp_path_factory.mktemp("served")
     port = free_port()
     output = home / "output"
     (home / "file").touch()
     (home / "tmp").mkdir()
-    (home / "workspace").mkdir()
+    workspace = home / "größe"
+    workspace.mkdir()
     newer_database(home / "prefect.db")
     env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     env |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "latin-1"}
     env |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
     env |= {"HOME": str(home / "file" / "home"), "TMPDIR": str(home / "tmp"), "PREFECT_HOME": str(home)}
-    env |= {"PREFECT_API_URL": api_url(port), "OMP_NUM_THREADS": "1"}
+    env |= {"NO_PROXY": "[::1],fe80::/10", "PREFECT_SERVER_API_BASE_PATH": "/team/api"}
+    env |= {"PREFECT_API_URL": f"{api_url(port)}/", "OMP_NUM_THREADS": "1"}
     with output.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "titanflow.cli.main", "serve"],
             env=env,
-            cwd=home / "workspace",
+            cwd=workspace,
             stdout=file,
             stderr=subprocess.STDOUT,
         )
-    served = Served(process, api_url(port), output, home, env)
+    served = Served(process, api_url(port), output, home, workspace, env)
     try:
         wait_for(lambda: process.poll() is not None or "^C" in output.read_text(), "the server", patience=2 * PATIENCE)
         assert process.poll() is None, output.read_text()

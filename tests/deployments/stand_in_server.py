@@ -61,6 +61,8 @@ class StandInServer:
     def update_flow_run(self, run, name):
         self.runs[run].name = name
 
-    def set_flow_run_state(self, run, state):
+    def set_flow_run_state(self, run, state, force=False):
+        if run not in self.runs:
+            raise ObjectNotFound(Exception("404"))
         self.runs[run].state = state
         self.history[run].append((state.name, state.message))

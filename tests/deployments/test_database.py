@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import prefect
 import pytest
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
@@ -18,7 +19,7 @@ from prefect.settings import (
 
 from deployments import server as module
 from deployments.database import OwnDatabase
-from deployments.server import UNKNOWN_MIGRATION, server_or_running_one
+from deployments.server import DAMAGED, UNKNOWN_MIGRATION, server_or_running_one
 from flows.server.server import free_port
 from titanflow.common.errors import ConfigError, StageFailed
 
@@ -88,34 +89,51 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             super().__init__(kind, [sys.executable, "-c", ends or "input()"], log, env, **up)
 
     monkeypatch.setattr(module, "Supervised", Says)
+    monkeypatch.setattr(module, "check_server", lambda url: None)
     return says
 
 
-def test_a_served_database_of_a_newer_prefect_is_left_alone_with_a_word(
-    home: Path, starts: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_words_of_a_database_that_can_not_be_read_are_those_of_the_libraries(home: Path) -> None:
     (home / "versions").mkdir()
     with pytest.raises(CommandError, match=UNKNOWN_MIGRATION):
         ScriptDirectory(str(home)).get_revision("ffff")
+    (home / "garbage.db").write_bytes(bytes(range(256)) * 32)
+    with contextlib.closing(sqlite3.connect(home / "garbage.db")) as garbage, pytest.raises(sqlite3.DatabaseError) as e:
+        garbage.execute("select * from sqlite_master")
+    assert DAMAGED.search(str(e.value))
+
+
+@pytest.mark.parametrize(
+    ("says", "why"),
+    [
+        (f"{UNKNOWN_MIGRATION} 'ffff'", f"was changed by a newer Prefect than {prefect.__version__}"),
+        ("database disk image is malformed", "is damaged (database disk image is malformed)"),
+    ],
+)
+def test_a_served_database_that_can_not_be_read_is_left_alone_with_a_word(
+    home: Path, starts: list[str], capsys: pytest.CaptureFixture[str], says: str, why: str
+) -> None:
     before = user_database(home, "pretrain-sft")
-    starts.append(f"{UNKNOWN_MIGRATION} 'ffff'")
+    starts.append(says)
     with server_or_running_one(free_port(), home / "titanflow") as (_, server):
         assert server is not None
     said = capsys.readouterr().out
-    assert (
-        f"a newer Prefect has changed {before}: it stays as it is, and {home}/titanflow/prefect.db begins empty" in said
-    )
+    assert f"{before} {why}: it stays as it is, and {home}/titanflow/prefect.db begins empty" in said
     assert before.exists()
     assert not (home / "titanflow" / "prefect.db").exists()
 
 
 def test_its_own_database_is_never_replaced(home: Path, starts: list[str]) -> None:
     user_database(home, "pretrain-sft").rename(home / "titanflow" / "prefect.db")
-    starts.append(f"{UNKNOWN_MIGRATION} 'ffff'")
-    refused = pytest.raises(ConfigError, match=rf"^{home}/titanflow/prefect.db: a newer Prefect than .*; its log: ")
-    with refused as error, server_or_running_one(free_port(), home / "titanflow"):
-        pass
-    assert "without" in str(error.value)
+    for says, why in (
+        (f"{UNKNOWN_MIGRATION} 'f'", "was changed by a newer Prefect"),
+        ("is not a database", "is damaged"),
+    ):
+        starts.append(f"file {says}")
+        matched = rf"^{home}/titanflow/prefect.db: the served database {why} .*; its log: "
+        with pytest.raises(ConfigError, match=matched) as error, server_or_running_one(free_port(), home / "titanflow"):
+            pass
+        assert "without" in str(error.value)
     assert (home / "titanflow" / "prefect.db").exists()
     starts.append("no disk")
     with pytest.raises(StageFailed, match="no disk"), server_or_running_one(free_port(), home / "titanflow"):

@@ -1,5 +1,6 @@
 """What is edited on the server between two starts of ``serve``; tests/survival has real ones."""
 
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -7,8 +8,10 @@ from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 
-from deployments.edited import changes, described, keep_edited, nights_on
+from deployments.deployed import IN_FOLDER
+from deployments.edited import changes, described, keep_edited, nights_served
 from deployments.nightly import Nights, check_nights, deployments, with_nights
+from deployments.serve import welcome
 
 PARAMETERS = {"run": "{date}", "night": True, "experiment": "stdlib", "pretrain_steps": 7}
 
@@ -88,13 +91,25 @@ def test_the_configs_of_the_command_line_are_those_of_all_runs(tmp_path):
 
 def test_without_a_word_the_nights_are_those_that_there_are():
     mine, by_hand = deployment(schedule()), deployment(parameters={"experiment": "stdlib"})
-    assert nights_on({"nightly-mine": mine, "on-demand": by_hand}) == {"nightly-mine": "stdlib"}
+    found, written = {"nightly-mine": mine, "on-demand": by_hand}, {NAME: "stdlib_nightly"}
+    assert nights_served(found, written, Nights()) == {"nightly-mine": "stdlib"}
+    assert nights_served({}, written, Nights()) == written
+    assert nights_served(found, {"nightly-a": "a"}, Nights(("a",))) == {"nightly-a": "a"}
+
+
+def test_a_night_whose_deployment_was_deleted_stays_away():
+    by_hand = deployment(parameters={"experiment": "stdlib"})
+    assert nights_served({"on-demand": by_hand}, {NAME: "stdlib_nightly"}, Nights()) == {}
+    content = with_nights(deployments(), {}, Nights())
+    assert [one["name"] for one in content["deployments"]] == ["on-demand"]
+    assert "No nights: --experiment NAME makes one." in welcome("http://127.0.0.1:4200/api", Path("logs"), [])
 
 
 def test_what_does_not_stay_is_said():
-    before = deployment(schedule(active=False), tags=["mine"])
-    after = deployment(schedule("0 4 * * *", active=False))
+    before = deployment(schedule(active=False), tags=["mine"], pull_steps=[{IN_FOLDER: {"directory": "/a"}}])
+    after = deployment(schedule("0 4 * * *", active=False), pull_steps=[{IN_FOLDER: {"directory": "/b"}}])
     assert sorted(changes({NAME: before}, {NAME: after})) == [
+        f"{NAME}: the folder that runs start in /a → /b, as this was started",
         f"{NAME}: the schedule 0 3 * * * (UTC), paused → 0 4 * * * (UTC), paused, as this was started",
         f"{NAME}: the tags ['mine'] → [], as this was started",
     ]

@@ -43,6 +43,11 @@ def test_each_experiment_has_a_night_of_its_own(configs):
     ("asked", "says"),
     [
         ({"cron": "61 * * * *"}, "--nightly-cron: found '61 [*] [*] [*] [*]'"),
+        ({"cron": "* * * * * *"}, "--nightly-cron: found '[*] [*] [*] [*] [*] [*]'"),
+        (
+            {"cron": "0 0 30 2 *"},
+            "--nightly-cron: found '0 0 30 2 [*]'\n    expected: minute hour day month weekday, as",
+        ),
         ({"timezone": "Mars/Olympus"}, "--timezone: found 'Mars/Olympus'"),
         ({"experiments": ("stdlib_nightlyy",)}, "no experiment 'stdlib_nightlyy'"),
         ({"experiments": ("a", "b", "c")}, "--experiment: a and c have one name\n.*exp_name"),
@@ -51,3 +56,17 @@ def test_each_experiment_has_a_night_of_its_own(configs):
 def test_what_cannot_be_is_refused_before_anything_is_started(configs, asked, says):
     with pytest.raises(ConfigError, match=says):
         check_nights(Nights(configs=configs, **asked))
+
+
+def test_the_mistakes_of_all_experiments_are_shown_together(configs, tmp_path):
+    for name in ("d", "e"):
+        (tmp_path / "experiments" / f"{name}.yaml").write_text("extends: [stdlib.yaml]\nnightly: {kept: 3}\n")
+    with pytest.raises(ConfigError, match=r"^3 problems:\n") as refused:
+        check_nights(Nights(("a", "d", "e", "c"), configs=configs))
+    said = str(refused.value)
+    assert all(f"experiments/{name}.yaml:2: nightly.kept" in said for name in ("d", "e"))
+    assert "a and c have one name" in said
+
+
+def test_an_experiment_that_is_named_twice_has_one_night(configs):
+    assert check_nights(Nights(("a", "a"), configs=configs)) == {"nightly-prose": "a"}

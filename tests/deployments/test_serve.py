@@ -10,6 +10,7 @@ import sys
 import psutil
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterName,
@@ -124,7 +125,7 @@ def test_a_run_by_hand_uses_the_served_server_whatever_stands_in_the_way(served,
 
 def test_runs_start_where_serve_was_started(served, client):
     steps = client.read_deployment_by_name("pretrain-sft/on-demand").pull_steps
-    assert steps == [{IN_FOLDER: {"directory": str(served.home / "workspace")}}]
+    assert steps == [{IN_FOLDER: {"directory": str(served.workspace)}}]
 
 
 def test_a_misspelled_parameter_is_refused(served):
@@ -146,13 +147,20 @@ def test_a_cancelled_run_saves_and_leaves_no_process(client, tiny_configs):
 def test_a_named_experiment_has_its_night_and_one_that_is_named_no_more_loses_its_schedule(
     served, client, tmp_path, capsys
 ):
+    on_demand = client.read_deployment_by_name("pretrain-sft/on-demand")
+    template = {"sft.chat.template": "{% for m in messages %}{{ m.content }}{% endfor %} {{ $HOME }}"}
+    client.update_deployment(on_demand.id, DeploymentUpdate(parameters={"run": "mine", "overrides": template}))
     asked = Nights(("stdlib",), "0 4 * * *")
-    env = {"PREFECT_API_URL": served.url, "TITANFLOW_HOME": str(served.home / "workspace")}
+    env = {"PREFECT_API_URL": served.url, "TITANFLOW_HOME": str(served.workspace)}
     assert deploy(served.url, env, tmp_path, check_nights(asked), asked) == [
         "nightly-stdlib runs stdlib at 0 4 * * * (UTC)."
     ]
     assert "nightly-stdlib_nightly: the schedule 0 2 * * * (UTC) → none, as this was started" in capsys.readouterr().out
     assert client.read_deployment_by_name("pretrain-sft/nightly-stdlib_nightly").schedules == []
+    # Prefect fills in what has braces in the file that it deploys: braces are a chat template's.
+    edited = client.read_deployment_by_name("pretrain-sft/on-demand").parameters
+    assert edited == {"run": "mine", "overrides": template}
+    client.update_deployment(on_demand.id, DeploymentUpdate(parameters=on_demand.parameters))
 
 
 def test_a_server_that_runs_is_used(served, tmp_path):

@@ -1,5 +1,7 @@
 """Which server a served machine uses, and when it starts one."""
 
+import os
+import socket
 import tempfile
 from pathlib import Path
 
@@ -7,7 +9,8 @@ import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from typer.testing import CliRunner
 
-from deployments.serve import check_prefect_home, welcome
+from deployments import server
+from deployments.serve import alone, check_prefect_home, logs_of, welcome
 from deployments.server import DEFAULT_PORT, own_port, running_server, server_or_running_one
 from deployments.work_pool import POOL
 from flows.server.server import api_url, free_port
@@ -29,7 +32,8 @@ def test_the_server_of_the_runs_has_to_be_there() -> None:
     ("url", "port"),
     [
         ("http://127.0.0.1:4300/api", 4300),
-        ("http://localhost:4300/api/", 4300),
+        ("http://localhost:4300/api", 4300),
+        ("http://me:secret@localhost:4300/api", None),
         ("https://localhost:4300/api", None),
         ("http://localhost/api", None),
         ("http://localhost:4300/else/api", None),
@@ -49,6 +53,61 @@ def test_at_another_address_none_is_started(url: str, asked: int | None, tmp_pat
     refused = pytest.raises(ConfigError, match=f"nothing answers at {named}")
     with temporary_settings({PREFECT_API_URL: named}), refused, server_or_running_one(asked, tmp_path):
         pass
+
+
+def test_a_second_one_in_its_home_is_refused_as_long_as_the_first_runs(tmp_path: Path) -> None:
+    with temporary_settings({PREFECT_HOME: tmp_path}):
+        with alone(logs_of(None)) as logs:
+            says = rf"^{logs}: titanflow serve runs already: process {os.getpid()} on .*\n.*--limit .* PREFECT_HOME"
+            with pytest.raises(ConfigError, match=says), alone(logs):
+                pass
+            # Several machines may have one home.
+            with alone(logs_of("small")) as others:
+                assert others == logs / "small" / socket.gethostname()
+        with alone(logs):
+            pass
+
+
+def test_a_taken_port_is_told_with_what_mends_it(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+        # The listener takes the connection, and nobody ever answers.
+        for named, says in (
+            (api_url(port) + "/", f"PREFECT_API_URL: port {port} is taken .*\n.* as {api_url(port + 1)}\n.*unset it"),
+            (None, f"--port: port {port} is taken .*\n    expected: a free port, as --port {port + 1}"),
+        ):
+            refused = pytest.raises(ConfigError, match=says)
+            with temporary_settings({PREFECT_API_URL: named}), refused, server_or_running_one(port, tmp_path):
+                pass
+
+
+def test_a_server_that_does_not_let_this_client_in_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = []
+
+    class Answers:
+        def __init__(self, *arguments: object, **options: object) -> None:
+            pass
+
+        def stop(self) -> None:
+            stopped.append(self)
+
+    def refuses(url: str) -> None:
+        raise ConfigError(f"{url} doesn't let this client in")
+
+    monkeypatch.setattr(server, "Supervised", Answers)
+    monkeypatch.setattr(server, "check_server", refuses)
+    refused = pytest.raises(ConfigError, match="doesn't let this client in")
+    own = temporary_settings({PREFECT_HOME: tmp_path}, restore_defaults={PREFECT_API_URL})
+    with own, refused, server_or_running_one(free_port(), tmp_path):
+        pass
+    assert len(stopped) == 1
+
+
+def test_a_password_in_the_address_is_not_printed() -> None:
+    said = welcome("http://me:secret@head:4200/api", Path(tempfile.gettempdir()), [])
+    assert "secret" not in said
+    assert "http://[redacted]head:4200\n" not in said
+    assert "http://[redacted]head:4200 " in said
 
 
 def test_a_home_that_can_not_be_written_is_refused(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from titanflow.cli.main import app
 from titanflow.common.errors import ConfigError
 
 
-def test_the_pool_of_whole_runs_has_no_pods():
+def test_the_pool_of_whole_runs_has_no_pods(tmp_path):
     with pytest.raises(ConfigError, match="--pool: found 'titanflow', the pool of whole runs"):
-        serve_pods(free_port(), "titanflow", 1, ["image=titanflow"])
+        serve_pods(free_port(), "titanflow", 1, ["image=titanflow"], tmp_path)
 
 
 @pytest.mark.parametrize("options", [[], ["--pool", "gpu", "--one-worker-per-gpu"]])

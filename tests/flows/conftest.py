@@ -1,4 +1,4 @@
-"""What the flow's tests look at: the task runs of a flow run."""
+"""What the flow's tests look at: the task runs of a flow run, simulated nights, and who is told of them."""
 
 import sys
 from pathlib import Path
@@ -24,3 +24,20 @@ def wait_for_states():
         return by_name == wanted
 
     return lambda flow_run, wanted: wait_for(lambda: look(flow_run, wanted), f"{wanted}, found {by_name}")
+
+
+@pytest.fixture
+def nights(api, tmp_path, monkeypatch):
+    from simulated_nights import Nights
+
+    return Nights(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def receiver():
+    from receiver import Receiver
+
+    receiver = Receiver()
+    yield receiver
+    receiver.server.shutdown()
+    receiver.server.server_close()

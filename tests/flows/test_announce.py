@@ -18,6 +18,7 @@ def told(monkeypatch):
     [
         ("RUN", "published", ["titanflow.published"]),
         ("RUN", "held back", ["titanflow.held-back"]),
+        ("RUN", "proposed", ["titanflow.proposed"]),
         ("RUN", "dry run", []),
         # What was published by an earlier run of the same night is no news.
         ("CACHED", "published", []),

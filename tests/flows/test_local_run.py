@@ -38,6 +38,8 @@ sys.argv[1:] = ["run", "tiny"]
 from titanflow.cli.main import main
 main()
 """
+OF_A_TEAM = {"PREFECT_SERVER_API_AUTH_STRING": "team:secret", "PREFECT_SERVER_API_BASE_PATH": "/team/api"}
+"""What stands in a shell from which a team's server is started."""
 DEAD_PROXY = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
 NEWER = "of_a_newer_one"
 
@@ -107,7 +109,7 @@ def test_a_failed_stage_is_told_once_and_without_a_traceback(run, tmp_path):
         database.execute("create table alembic_version (version_num varchar(32) not null)")
         database.execute("insert into alembic_version values (?)", [NEWER])
     before = (home / "prefect.db").read_bytes()
-    process = run("FAILS", PREFECT_HOME=str(home), PREFECT_SERVER_API_AUTH_STRING="team:secret")
+    process = run("FAILS", PREFECT_HOME=str(home), **OF_A_TEAM)
     assert process.wait(PATIENCE) == 1
     output = (tmp_path / "output").read_text()
     assert output.count("loss is nan") == 1

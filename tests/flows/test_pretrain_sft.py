@@ -1,4 +1,6 @@
+import errno
 import logging
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -283,6 +285,19 @@ def test_a_mistake_is_shown_as_its_lines(api, monkeypatch, caplog):
         assert client.read_flow_run(state.state_details.flow_run_id).state.message == str(mistake)
     errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert errors == ["2 problems:\nmy.yaml:3: a: found 3\n    expected: a name\nmy.yaml:4: b: found 4\n    try 5"]
+    assert "Traceback" not in caplog.text
+
+
+def test_a_full_disk_is_a_sentence(api, monkeypatch, caplog):
+    def fills(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, "make_plan", fills)
+    state = pretrain_sft("tiny", return_state=True)
+    assert (state.name, state.message.partition(":")[0]) == (
+        "Failed",
+        "the disk is full ([Errno 28] No space left on device)",
+    )
     assert "Traceback" not in caplog.text
 
 

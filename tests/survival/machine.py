@@ -181,6 +181,11 @@ class Machine:
         with self._client() as client:
             client.delete_flow_run(flow_run)
 
+    def delete_deployment(self, name: str) -> None:
+        """The same of a deployment of whole runs."""
+        with self._client() as client:
+            client.delete_deployment(client.read_deployment_by_name(f"pretrain-sft/{name}").id)
+
     def queue(self) -> list:
         """The runs that wait."""
         scheduled = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from cells import CELLS, Cell
 from machine import Machine, newest_step
-from prefect.states import Cancelling, Paused
+from prefect.states import Cancelling, Paused, Scheduled
 from tiny_experiment import leave_out_fine_tuning, write_tiny_experiment
 from watching import wait_for
 
@@ -18,6 +18,7 @@ from titanflow.runs.checkpoints import newest_step as newest_checkpoint
 pytestmark = pytest.mark.survival
 FOREVER = 1_000_000
 PATIENCE = 180
+RUNS = ("suspended", "deleted", "running", "queued", "finished", "killed", "orphan")
 
 
 class Training:
@@ -74,7 +75,7 @@ def machine(configs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def psutil_left(machine: Machine) -> list:
-    return [process for name in ("suspended", "deleted", "running", "queued") for process in machine.processes(name)]
+    return [process for name in RUNS for process in machine.processes(name)]
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def cell(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Cell:
 def test_suspend_and_resume(machine: Machine, configs: Path, cell: Cell) -> None:
     run = Training(machine, configs, "suspended")
     step = run.trains_on()
-    timeout = datetime.now(UTC) + timedelta(minutes=5)
+    timeout = datetime.now(UTC) + timedelta(minutes=10)
     state = Paused(name="Suspended", pause_expiration_time=timeout, reschedule=True)
     machine.set_state(run.id, state)
     cell.seconds, cell.orphans = f"{run.ends():.0f}", str(len(machine.processes(run.name)))
@@ -97,9 +98,14 @@ def test_suspend_and_resume(machine: Machine, configs: Path, cell: Cell) -> None
     machine.resume(run.id)
     assert run.trains_on() > saved
     cell.checkpoint = f"step {saved}, of {step}"
-    cell.state = f"Suspended, then {run.state}"
+    # Twice does no more than once, and what is suspended can be cancelled.
+    for _ in range(2):
+        machine.set_state(run.id, state)
+    run.ends()
+    assert run.state.startswith("Suspended")
     machine.set_state(run.id, Cancelling())
     run.reaches("Cancelled")
+    cell.state = f"Suspended, Running, Suspended, {run.state}"
     log = machine.log(run.id, since=datetime.now(UTC) - timedelta(hours=1))
     assert re.search(f"pretrain was stopped; it resumes from step {run.saved()}", log), log
 
@@ -141,6 +147,7 @@ def test_stop_of_serve(machine: Machine, configs: Path, cell: Cell) -> None:
     assert (nightly.parameters, [one.active for one in nightly.schedules]) == (edited, [False])
     assert "nightly-stdlib_nightly runs stdlib at 0 3 * * * (UTC), paused." in machine.output.read_text()
     assert run.trains_on() > saved
+    queued.reaches("Queued")
     cell.checkpoint, cell.cause = f"step {saved}, of {step}", why[0]
     cell.state = f"{run.state}; queued: {queued.state}"
     machine.set_state(run.id, Cancelling())
@@ -157,3 +164,47 @@ def test_what_the_command_line_resets_is_said(machine: Machine, cell: Cell) -> N
     assert "nightly-stdlib_nightly: the parameters {" in said
     assert machine.nightly().parameters["pretrain_steps"] == 7
     cell.state = "stays paused"
+
+
+def test_retry_of_a_finished_run(machine: Machine, configs: Path, cell: Cell) -> None:
+    run = machine.submit({"experiment": "tiny", "configs": str(configs), "run": "finished", "pretrain_steps": 3})
+    wait_for(lambda: machine.state(run).is_completed(), "the run's end", PATIENCE)
+    result = machine.runs / "finished" / "pretrain" / "result.json"
+    before = result.stat()
+    began = datetime.now(UTC)
+    machine.set_state(run, Scheduled(name="AwaitingRetry", scheduled_time=began))
+    names = ["Completed", "AwaitingRetry", "Completed"]
+    wait_for(
+        lambda: [one.name for one in machine.states(run) if one.name in names] == names, "its second end", PATIENCE
+    )
+    assert (result.stat().st_mtime_ns, result.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    cell.seconds, cell.state = f"{(datetime.now(UTC) - began).total_seconds():.0f}", "Completed again"
+
+
+def test_sigkill_of_serve(machine: Machine, configs: Path, cell: Cell) -> None:
+    run = Training(machine, configs, "killed")
+    step = run.trains_on()
+    machine.process.kill()
+    cell.seconds, cell.orphans = f"{run.ends():.0f}", str(len(machine.processes(run.name)))
+    saved = run.saved()
+    assert saved >= step
+    machine.start()
+    assert run.trains_on() > saved
+    (cause,) = [state.message for state in machine.states(run.id) if state.is_crashed()]
+    assert "the run's process is gone without an error" in cause
+    cell.checkpoint, cell.cause, cell.state = f"step {saved}, of {step}", cause, f"Crashed, then {run.state}"
+    machine.set_state(run.id, Cancelling())
+    run.reaches("Cancelled")
+
+
+def test_delete_of_a_deployment(machine: Machine, configs: Path, cell: Cell) -> None:
+    run = Training(machine, configs, "orphan")
+    run.trains_on()
+    machine.delete_deployment("on-demand")
+    run.trains_on()
+    cell.state = run.state
+    machine.set_state(run.id, Cancelling())
+    run.reaches("Cancelled")
+    machine.stop()
+    machine.start()
+    assert machine.submit({"experiment": "tiny", "configs": str(configs)})

@@ -23,7 +23,14 @@ from titanflow.common.console import uncut
 if TYPE_CHECKING:
     from titanflow.config.experiment import Experiment
 
-STYLES = {"published": "green", "held back": "yellow", "skipped": "dim", "failed": "red", "stopped": "red"}
+STYLES = {
+    "published": "green",
+    "proposed": "cyan",
+    "held back": "yellow",
+    "skipped": "dim",
+    "failed": "red",
+    "stopped": "red",
+}
 
 
 def nights(
@@ -37,7 +44,7 @@ def nights(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the nights: what was published, held back, failed or skipped, and what retention would remove."""
+    """Show the nights: what was published, proposed, held back, failed or skipped, and what retention would remove."""
     from titanflow.config.experiment import load_experiment
     from titanflow.config.overrides import parse_settings
     from titanflow.nightly.retention import to_remove

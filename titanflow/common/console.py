@@ -6,7 +6,9 @@ program can read all of it.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from typing import IO, Any, TypeVar
 
 from rich.console import Console, ConsoleDimensions
@@ -34,6 +36,12 @@ class Output(Console):
     @property  # type: ignore[misc]
     def size(self) -> ConsoleDimensions:
         return super().size if self.file.isatty() else UNBOUNDED
+
+
+def tell(line: str, to_errors: bool = False) -> None:
+    """Prints a line of a program that goes on though nobody hears it: its pipe is closed, or its log's disk is full."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr if to_errors else sys.stdout, flush=True)
 
 
 def uncut(table: Columns) -> Columns:

@@ -9,7 +9,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from titanflow.common.errors import ConfigError, Problem
+
 LOCK_FILE = ".lock"
+
+
+def open_lock(folder: Path, name: str = LOCK_FILE) -> IO[str]:
+    """The file of a lock in a folder of the workspace, which is made if it isn't there.
+
+    Raises:
+        ConfigError: the folder can't be made, or not be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / name).open("a+", encoding="utf-8")
+    except OSError as error:
+        message = f"{folder} can't be made: {error.strerror}"
+        raise ConfigError(Problem(message, "workspace", expected="a folder that can be written to")) from error
 
 
 def take(file: IO[str], kind: int = fcntl.LOCK_EX) -> str:
@@ -31,9 +47,12 @@ def sign(file: IO[str], holder: str) -> None:
 
 @contextlib.contextmanager
 def held(folder: Path, name: str = LOCK_FILE) -> Iterator[bool]:
-    """Holds a folder for the length of the block; yields False where another process holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("a+", encoding="utf-8") as file:
+    """Holds a folder for the length of the block; yields False where another process holds it.
+
+    Raises:
+        ConfigError: as :func:`open_lock`.
+    """
+    with open_lock(folder, name) as file:
         mine = not take(file)
         if mine:
             sign(file, f"process {os.getpid()}")

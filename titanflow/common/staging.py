@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from titanflow.common.errors import StageFailed
+
 # Temporary folders that this process is writing now.
 _staged: set[Path] = set()
 # No space, no quota, larger than a file may be.
@@ -76,6 +78,22 @@ def staging_prefix(folder: Path) -> str:
     """The prefix of hidden siblings of ``folder`` that :func:`sweep` removes; a process id follows."""
     # A process id means something only on its own machine, and a workspace may be shared.
     return f".{folder.name}.{socket.gethostname()}."
+
+
+@contextmanager
+def full_disk_told() -> Iterator[None]:
+    """Tells a full disk in a sentence: its error is no traceback.
+
+    Raises:
+        StageFailed: the disk was full in the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not (said := no_room(error)):
+            raise
+        message = f"the disk is full ({said}): make room, and start the run again: what was saved stays"
+        raise StageFailed(message) from error
 
 
 def no_room(error: BaseException | None) -> str:

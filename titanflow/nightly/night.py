@@ -13,7 +13,7 @@ from titanflow.runs.manifest import now
 
 NIGHT_FILE = "night.json"
 HINT = "without this file the run is no night, and its folder stays as it is"
-NightState = Literal["", "published", "held back", "finished", "failed", "skipped"]
+NightState = Literal["", "published", "proposed", "held back", "finished", "failed", "skipped"]
 
 
 class Parent(BaseModel):

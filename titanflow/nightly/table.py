@@ -35,7 +35,7 @@ COLUMNS = ("night", "state", "loss", "scores", "against the last", "time", "link
 
 @dataclass
 class NightRow:
-    """One night: ``state`` is published, held back, finished, failed, skipped, running or stopped.
+    """One night: ``state`` is published, proposed, held back, finished, failed, skipped, running or stopped.
 
     ``loss`` is the last training stage's, ``scores`` are the published model's, ``comparisons`` the gate's. ``seconds``
     is the night's duration. ``link`` leads to the model or the report; ``cause`` says why there is none. ``wandb`` is

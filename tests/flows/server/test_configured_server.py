@@ -1,3 +1,4 @@
+import contextlib
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -7,19 +8,20 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.local_run import local_api
-from flows.server import configured_server
-from flows.server.configured_server import check_proxies, check_server
+from flows.server.configured_server import check_server, configured_url
 from flows.server.server import free_port
 from titanflow.common.errors import ConfigError
 
 
 @pytest.fixture
 def server() -> Iterator[ThreadingHTTPServer]:
-    """Is healthy, and answers everything else with its ``status`` and its ``version``."""
+    """An API below ``/api``: it answers with its ``status`` and ``version``, and tells its ``health``."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/api/health" else self.server.status)
+            is_there = self.path.startswith("/api/")
+            status = self.server.health if self.path == "/api/health" else self.server.status
+            self.send_response(status if is_there else 404)
             body = f'"{self.server.version}"'.encode()
             self.send_header("content-length", str(len(body)))
             self.end_headers()
@@ -29,7 +31,8 @@ def server() -> Iterator[ThreadingHTTPServer]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.status, server.version = 200, ""
+        server.health = server.status = 200
+        server.version = ""
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
@@ -73,6 +76,33 @@ def test_a_run_is_refused_where_nothing_answers() -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("http://127.0.0.1:{port}/api/", ""),
+        ("http://me:secret@127.0.0.1:{port}/api", ""),
+        ("http://127.0.0.1:{port}", "nothing answers at http://127.0.0.1:{port}\n    expected: .*:{port}/api\n"),
+        (
+            "http://me:secret@127.0.0.1:{port}/else/api",
+            r"nothing answers at http://\[redacted\]127.0.0.1:{port}/else/api",
+        ),
+    ],
+)
+def test_an_address_is_read_as_prefect_reads_it_and_shown_without_a_password(
+    server: ThreadingHTTPServer, address: str, says: str
+) -> None:
+    server.version = prefect.__version__
+    port = server.server_port
+    refused = pytest.raises(ConfigError, match=says.format(port=port)) if says else contextlib.nullcontext()
+    with temporary_settings({PREFECT_API_URL: address.format(port=port)}), refused:
+        check_server(configured_url())
+
+
+def test_a_password_that_is_asked_for_at_once_is_no_silence(server: ThreadingHTTPServer) -> None:
+    server.status = server.health = 401
+    assert "doesn't let this client in" in refusal(server)
+
+
 def test_a_proxy_between_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9")
     with pytest.raises(ConfigError) as refused:
@@ -83,16 +113,3 @@ def test_a_proxy_between_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(ConfigError, match=r"nothing answers at http://127\.0\.0\.1:9/api\n"):
         check_server("http://127.0.0.1:9/api")
-
-
-@pytest.mark.parametrize("name", ["ALL_PROXY", "https_proxy"])
-def test_a_proxy_that_no_client_speaks_to_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configured_server, "find_spec", lambda package: None)
-    monkeypatch.setenv(name, "http://proxy")
-    check_proxies()
-    monkeypatch.setenv(name, "socks5://me:secret@proxy")
-    refused = pytest.raises(ConfigError, match=rf"^{name.lower()}: found socks5://\[redacted\]proxy\n.*httpx\[socks\]")
-    with refused, local_api():
-        pass
-    monkeypatch.setenv("NO_PROXY", "*")
-    check_proxies()

@@ -1,5 +1,7 @@
 import io
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console, ConsoleDimensions
@@ -7,8 +9,15 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from titanflow.common.console import Output, uncut
+from titanflow.common.console import Output, tell, uncut
 
+TELLS = """
+from pathlib import Path
+from titanflow.common.console import tell
+tell("one")
+tell("two", to_errors=True)
+Path({file!r}).touch()
+"""
 LONG = "/home/[bold]/:smile:/" + "x" * 400
 
 
@@ -47,3 +56,16 @@ def test_a_terminal_folds_and_leaves_nothing_out(monkeypatch: pytest.MonkeyPatch
     panel = text.splitlines()[1:]
     assert all(len(line) <= int(columns) for line in panel)
     assert sum(line.count("x") for line in panel) == LONG.count("x")
+
+
+def test_a_line_goes_out_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    tell("größe")
+    tell("wrong", to_errors=True)
+    assert capfd.readouterr() == ("größe\n", "wrong\n")
+
+
+def test_a_full_disk_ends_nothing(tmp_path: Path) -> None:
+    program = TELLS.format(file=str(tmp_path / "goes on"))
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        subprocess.run([sys.executable, "-c", program], stdout=full, stderr=full, check=False)
+    assert (tmp_path / "goes on").exists()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from titanflow.common.staging import discard_staged, no_room, scratch_folder, staged_folder
+from titanflow.common.errors import StageFailed
+from titanflow.common.staging import discard_staged, full_disk_told, no_room, scratch_folder, staged_folder
 
 MARK = "dataset.json"
 
@@ -108,3 +109,16 @@ def test_other_errors_are_no_full_disk() -> None:
     assert no_room(OSError(errno.EACCES, "no")) == ""
     assert no_room(ValueError("no")) == ""
     assert no_room(None) == ""
+
+
+def test_a_full_disk_is_told_in_a_sentence() -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        with (
+            pytest.raises(StageFailed, match=r"^the disk is full \(.*No space left on device\): make room"),
+            full_disk_told(),
+        ):
+            print("more than fits", file=full, flush=True)
+        with pytest.raises(OSError, match="No space left"):
+            full.close()
+    with pytest.raises(FileNotFoundError), full_disk_told():
+        raise FileNotFoundError(errno.ENOENT, "no such file")

@@ -75,10 +75,11 @@ class Notify:
 
     webhook_block: str | None = None
     """Name of a Prefect webhook block that is called with JSON; unset, nobody is told."""
-    on: list[Literal["failed", "not started", "published", "held back"]] = field(
-        default_factory=lambda: ["failed", "not started", "published", "held back"]
+    on: list[Literal["failed", "not started", "published", "proposed", "held back"]] = field(
+        default_factory=lambda: ["failed", "not started", "published", "proposed", "held back"]
     )
-    """The events to tell of: failed (crashed, too), not started (an hour after its time), published, held back."""
+    """The events to tell of: failed (crashed, too), not started (an hour after its time), published, proposed (in a
+    pull request) and held back."""
 
 
 @dataclass
