@@ -70,6 +70,7 @@ def test_the_files_are_published_with_card_list_and_record(
     assert "## llama.cpp and Ollama" in card
     assert f"| `{NAME}` | 100.0% of 128 | 1e-06 | 0.0002 | 127 of 128 |" in card
     assert f"llama-server -m {NAME} -c 256 --temp 0\nollama create stdlib-sft -f Modelfile" in card
+    assert "compared before publishing. The GGUF files were made from them, and weren't scored themselves.\n" in card
     assert "bring prompts into NFC yourself, as\n128 of these texts were." in card
     arguments = json.loads((run.folder / "arguments.json").read_text())
     assert arguments[:-2] == ["--name", "stdlib-sft", "--formats", "f16", "--chats"]
