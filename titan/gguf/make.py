@@ -22,6 +22,7 @@ from titanflow.common.digests import file_digest
 from titanflow.common.errors import TitanflowError
 from titanflow.publish.bundle import MODELFILE
 from titanflow.publish.gguf import PROOF_FILE, file_name, partial_folder
+from titanflow.runs.torchrun import end_with_starter
 
 
 def make_gguf(
@@ -109,4 +110,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    end_with_starter()
     sys.exit(main())
