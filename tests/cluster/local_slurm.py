@@ -191,6 +191,13 @@ class LocalSlurm:
             return dict(line.split() for line in lines)
         return {}
 
+    def resume_drained(self) -> list[str]:
+        """Puts drained nodes back to work, and returns their names."""
+        drained = [node for node, state in self.states().items() if state.startswith(("drain", "drng"))]
+        for node in drained:
+            self.output("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        return drained
+
     def processes(self) -> list[psutil.Process]:
         """The living processes of all nodes, without the daemons of Slurm."""
         found = []

@@ -1,5 +1,6 @@
 """A run in the middle of a stage, and who takes part in it on the nodes: what the events of the matrix are done to."""
 
+import abc
 import contextlib
 import json
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 from uuid import UUID
 
 import psutil
@@ -21,7 +23,7 @@ sys.path.append(str(Path(__file__).parents[1] / "survival"))
 from machine import Machine
 
 LOOK_SECONDS = 0.5
-"""How often a cluster is looked at for doubled jobs."""
+"""How often a cluster is looked at."""
 JOB_ID = "SLURM_JOB_ID"
 
 
@@ -69,16 +71,16 @@ def wait_none(found: Callable[[], list[str]], seconds: float = 30.0) -> list[str
     return left
 
 
-class Doubles:
-    """Looks for stages that have two living jobs, for as long as its block lasts."""
+class Looks(abc.ABC):
+    """Looks at the cluster again and again, for as long as its block lasts; ``found`` has what it came upon."""
 
     def __init__(self, slurm: LocalSlurm) -> None:
         self.slurm = slurm
         self.found: list[str] = []
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="doubles")
+        self._thread = threading.Thread(target=self._look, name=type(self).__name__)
 
-    def __enter__(self) -> "Doubles":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -90,10 +92,31 @@ class Doubles:
         while not self._over.wait(LOOK_SECONDS):
             # A controller that is away shows nothing.
             with contextlib.suppress(subprocess.TimeoutExpired):
-                jobs = self.slurm.output("squeue", "--noheader", "--format=%j %A %T").splitlines()
-                counted = Counter(job.split()[0] for job in jobs)
-                double = {name for name, number in counted.items() if number > 1 and name.startswith("titanflow-")}
-                self.found += [job for job in jobs if job.split()[0] in double]
+                self.found += self.look()
+
+    @abc.abstractmethod
+    def look(self) -> list[str]: ...
+
+
+class Doubles(Looks):
+    """Stages that have two living jobs."""
+
+    def look(self) -> list[str]:
+        jobs = self.slurm.output("squeue", "--noheader", "--format=%j %A %T").splitlines()
+        counted = Counter(job.split()[0] for job in jobs)
+        double = {name for name, number in counted.items() if number > 1 and name.startswith("titanflow-")}
+        return [job for job in jobs if job.split()[0] in double]
+
+
+class Administrator(Looks):
+    """Puts a drained node back to work.
+
+    A controller that is killed within seconds of a job's start has forgotten it, starts the job once more, and drains
+    the node that says that the job runs there already. Slurm leaves such a node to a person.
+    """
+
+    def look(self) -> list[str]:
+        return self.slurm.resume_drained()
 
 
 @dataclass

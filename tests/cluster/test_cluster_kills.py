@@ -15,7 +15,7 @@ from cluster_runs import ON_ONE_MACHINE, ClusterRun
 from cluster_table import RECORD
 from local_hub import LocalHub
 from local_slurm import NODES, LocalSlurm
-from scene import Doubles, living_jobs, orphans, roles, wait_none
+from scene import Administrator, Doubles, living_jobs, orphans, roles, wait_none
 from tiny_experiment import write_tiny_experiment
 from watching import wait_for
 
@@ -106,7 +106,7 @@ def test_random_kills(
 
     runs: list[ClusterRun] = []
     moments, began = [], time.monotonic()
-    with Doubles(slurm) as doubles:
+    with Doubles(slurm) as doubles, Administrator(slurm) as administrator:
         while len(moments) < kills:
             runs.append(run := new_run(slurm, tmp_path, f"killed-{len(runs) + 1}"))
             while len(moments) < kills and (stage := stage_at_work(run)):
@@ -135,6 +135,7 @@ def test_random_kills(
         f"equal to the undisturbed run, to the bit: {equal}",
         f"commits on the Hub: {commits}",
         f"orphans at the end: {len(left)}; looks that found two living jobs of a stage: {len(doubles.found)}",
+        f"nodes that Slurm drained, put back by hand: {administrator.found or 'none'}",
     ]
     for run in runs:
         assert {stage: len(run.losses(stage)) for stage in STEPS} == STEPS

@@ -123,6 +123,7 @@ def survivor(slurm: LocalSlurm, tmp_path_factory: pytest.TempPathFactory) -> Ite
     for node in NODES:
         slurm.power_off(node)
         slurm.power_on(node)
+    slurm.resume_drained()
     slurm.wait_until(lambda: set(slurm.states().values()) == {"idle"}, "idle nodes", 60)
     env = {**slurm.env, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with slurm.entered():

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 from tiny_adapters import finished_base, finished_lora
 from tiny_exports import model_at, tiny_args, write_byte_tokenizer
@@ -46,16 +47,17 @@ def extended(folder: Path) -> Path:
     return folder
 
 
-def with_peft(adapter: Path, out: Path) -> torch.Tensor:
+def with_peft_alone(adapter: Path, out: Path) -> torch.Tensor:
     """The logits that peft computes in a process without this package."""
-    subprocess.run([sys.executable, "-P", "-c", WITH_PEFT, adapter, out], check=True, cwd=out.parent, env={})
+    command = [sys.executable, "-P", "-c", WITH_PEFT, adapter, out]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=out.parent, env={"HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 0, done.stdout + done.stderr
     return load_file(out)["logits"]
 
 
-def merged_logits(export: Path) -> torch.Tensor:
-    model = AutoModelForCausalLM.from_pretrained(export, dtype=torch.float32).eval()
+def logits(loader: Any, folder: Path) -> torch.Tensor:
     with torch.inference_mode():
-        return model(torch.arange(NEW)[None]).logits
+        return loader.from_pretrained(folder, dtype=torch.float32).eval()(torch.arange(NEW)[None]).logits
 
 
 @pytest.mark.parametrize("in_hf", [False, True], ids=["own", "hugging face"])
@@ -78,8 +80,8 @@ def test_more_rows_than_the_bases_are_the_adapters(
     above = finished_lora(tmp_path / "above", stage, family, new, {"rank": 2, "target_modules": ["wq"]})
 
     export = export_checkpoint(stage, stage / "export").folder
-    expected = merged_logits(export)
-    found = with_peft(write_peft_adapter(read_model(stage), stage / "adapter"), tmp_path / "logits.safetensors")
+    expected = logits(AutoModelForCausalLM, export)
+    found = logits(AutoPeftModelForCausalLM, write_peft_adapter(read_model(stage), stage / "adapter"))
     assert found.shape[-1] == NEW
     assert (found - expected).abs().max() / expected.abs().max() < TOLERANCE
 
@@ -133,6 +135,6 @@ def test_a_stage_trains_the_rows_and_peft_loads_them(bench, tmp_path: Path) -> N
     rows = exported["model.embed_tokens.weight"]
     assert rows.shape[0] == NEW
     assert not torch.equal(rows[:OLD], given["model.embed_tokens.weight"]), "trained"
-    expected = merged_logits(result.export)
-    found = with_peft(result.adapter, tmp_path / "logits.safetensors")
+    expected = logits(AutoModelForCausalLM, result.export)
+    found = with_peft_alone(result.adapter, tmp_path / "logits.safetensors")
     assert (found - expected).abs().max() / expected.abs().max() < TOLERANCE
