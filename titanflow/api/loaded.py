@@ -13,7 +13,6 @@ from titanflow.runs.contract import STAGES, TRAINED
 from titanflow.runs.results import PublishResult, TrainResult
 
 if TYPE_CHECKING:
-    import torch
     from transformers import GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
 
     class LanguageModel(PreTrainedModel, GenerationMixin):
@@ -27,8 +26,8 @@ def load(
     run: RunLike,
     stage: str | None = None,
     *,
-    dtype: str | torch.dtype = "float32",
-    device: str | torch.device = "cpu",
+    dtype: Any = "float32",
+    device: Any = "cpu",
     remote_code: bool = False,
 ) -> tuple[LanguageModel, PreTrainedTokenizerBase]:
     """Loads a run's model, in inference mode, and its tokenizer.
@@ -47,38 +46,16 @@ def load(
         DataError: the folder's weights aren't those of its model.
     """
     folder = exported(read_contents(folder_of(run)), stage)
-    computes_in, place = _torch_type(dtype), _torch_device(device)
     from titan.weights.hf_folder import load_folder, load_tokenizer
+    from titan.weights.placement import torch_device, torch_type
 
+    computes_in, place = torch_type(dtype), torch_device(device)
     tokenizer = load_tokenizer(folder)
     model, wrong = load_folder(folder, computes_in, place, remote_code)
     if any(wrong.values()):
         names = "; ".join(f"{kind} {', '.join(keys[:5])}" for kind, keys in wrong.items() if keys)
         raise DataError(Problem(f"weights don't fit: {names}", origin=str(folder), expected="the weights of its model"))
     return model, tokenizer
-
-
-def _torch_type(given: Any) -> Any:
-    """A floating-point type of torch, or ``auto``; checked before a large model is read."""
-    import torch
-
-    found = getattr(torch, given.removeprefix("torch."), None) if isinstance(given, str) else given
-    if given == "auto" or (isinstance(found, torch.dtype) and found.is_floating_point and found.itemsize > 1):
-        return "auto" if given == "auto" else found
-    expected = "auto, float32, bfloat16, float16 or float64"
-    raise ConfigError(Problem(f"found {given!r}", "dtype", expected=expected))
-
-
-def _torch_device(given: Any) -> Any:
-    import torch
-
-    try:
-        torch.empty(0, device=given)
-        return torch.device(given)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        said = str(error).partition("\n")[0]
-        expected = "cpu, cuda, cuda:1, … as torch names the devices of this machine"
-        raise ConfigError(Problem(f"found {given!r}: {said}", "device", expected=expected)) from error
 
 
 def exported(run: RunContents, stage: str | None) -> Path:
