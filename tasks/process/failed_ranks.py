@@ -6,8 +6,7 @@ import re
 import signal
 from collections.abc import Mapping
 
-from tasks.process.process import signal_name
-from titanflow.runs.errors import StageError
+from titanflow.runs.errors import StageError, signal_name
 
 # torchrun always ends with 1; its report has each rank's exit status, the root cause last.
 RANK_EXIT = re.compile(r"rank\s*:\s*(\d+) \(local_rank.*\n(?:.*\n){0,2}?\s*exitcode\s*:\s*(-?\d+)")

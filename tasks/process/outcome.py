@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks.process.failed_ranks import MEMORY, is_disconnected, lost_peer, rank_exits, seconds_waited
-from tasks.process.process import signal_name
 from titanflow.common import errors
 from titanflow.common.errors import ConfigError, DataError, StageFailed, StageLost, StageStopped, TitanflowError
 from titanflow.runs.checkpoints import newest_step, saved_so_far
 from titanflow.runs.contract import INTERRUPTED_EXIT, RESULT_FILE, TRAINED, StageRun
-from titanflow.runs.errors import ERROR_FILE, StageError
+from titanflow.runs.errors import ERROR_FILE, StageError, signal_name
 from titanflow.runs.results import StageResult, read_result
 
 TAIL_LINES = 20

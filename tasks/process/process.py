@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -146,13 +145,6 @@ def inherited_environment() -> dict[str, str]:
     """
     kept = os.environ.items()
     return {name: value for name, value in kept if not name.startswith(torchrun.DEFAULTS) and name != STREAMS}
-
-
-def signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -6,6 +6,7 @@ import logging
 
 from titan.tracking.lineage import evaluated_artifacts
 from titan.tracking.metric_names import named_scores
+from titan.tracking.run_record import reason
 from titan.tracking.stores.store_record import score_in_store
 from titan.tracking.wandb_run import end_run, link_artifacts, open_run
 from titanflow.config.keys.after_training import Evaluate
@@ -30,7 +31,7 @@ def log_scores(run: StageRun, settings: Evaluate, result: EvaluateResult) -> dic
             log = _log_to_wandb if tracker == "wandb" else score_in_store
             records[tracker] = log(run, tracker, scores, models)
         except Exception as error:
-            logger.warning("the scores aren't in %s: %s", TITLES[tracker], error)
+            logger.warning("the scores aren't in %s: %s", TITLES[tracker], reason(error))
     return records
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -76,9 +77,10 @@ class LlamaCpp:
         )
         return list(said["tokens"])
 
-    def render(self, messages: list[dict[str, str]]) -> str:
-        """A conversation as the file's chat template renders it, up to the model's turn."""
-        found: str = self._ask("/apply-template", messages=messages)["prompt"]
+    def render(self, conversation: Mapping[str, Any]) -> str:
+        """A conversation (``messages``, and ``tools`` if there are any) as the file's chat template renders it, up to
+        the model's turn."""
+        found: str = self._ask("/apply-template", **conversation)["prompt"]
         return found
 
     def _ask(self, path: str, /, **body: Any) -> Any:

@@ -21,7 +21,8 @@ from titan.process.quiet import quiet_transformers
 from titanflow.common.digests import file_digest
 from titanflow.common.errors import TitanflowError
 from titanflow.publish.bundle import MODELFILE
-from titanflow.publish.gguf import PROOF_FILE, file_name
+from titanflow.publish.gguf import PROOF_FILE, file_name, partial_folder
+from titanflow.runs.torchrun import end_with_starter
 
 
 def make_gguf(
@@ -55,7 +56,7 @@ def make_gguf(
     quiet_transformers()
     tokenizer, config = load_tokenizer(folder), read_config(folder)
     stops = Vocabulary.read(folder, config["vocab_size"]).stops
-    partial = out.with_name(f".{out.name}.partial")
+    partial = partial_folder(out)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -101,8 +102,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TitanflowError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        # Most likely the disk is full, which needs no traceback.
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 
 if __name__ == "__main__":
+    end_with_starter()
     sys.exit(main())

@@ -7,7 +7,6 @@ the bounds of the file's format. transformers computes in float32.
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from titan.export.parity import TOLERANCE
+from titan.gguf.conversations import compare_conversations
 from titan.gguf.llama_cpp import LlamaCpp
 from titan.gguf.reference import Reference
 from titanflow.common.errors import StageFailed
@@ -49,15 +49,6 @@ BOUNDS = {
 """At least ten times the mean divergence of right files of tiny random models, whose flat probabilities feel every
 weight. f32's are as close as an export's: the mildest mistake that is found, an eps of a hundred times, has a
 relative error of 1e-3. In the other formats rounding would hide such a mistake."""
-CONVERSATIONS = (
-    [{"role": "user", "content": "What is 2 + 2?"}],
-    [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi\n\nthere!"}],
-    [
-        {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": "Hello."},
-        {"role": "user", "content": "And now?"},
-    ],
-)
 
 
 def prove(path: Path, kind: str, reference: Reference) -> GgufFile:
@@ -110,25 +101,6 @@ def _other_tokens(text: str, expected: list[int], found: list[int]) -> str:
         f"llama.cpp makes other tokens of a text than transformers, from the {at + 1}. token on: {shown}\n"
         f"    transformers: {expected[at : at + 8]}\n    llama.cpp: {found[at : at + 8]}"
     )
-
-
-def compare_conversations(file: str, runtime: LlamaCpp, tokenizer: Any) -> int:
-    """Compares the prompts that the chat template makes; returns how many, 0 without a template."""
-    count = 0
-    for messages in CONVERSATIONS if tokenizer.chat_template else ():
-        expected = None
-        # Some templates take no system message.
-        with suppress(Exception):
-            expected = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        if expected is None:
-            continue
-        found = runtime.render(list(messages))
-        # llama.cpp leaves the first token to its tokenizer.
-        if found not in (expected, expected.removeprefix(tokenizer.bos_token or "")):
-            said = f"\n    transformers: {expected!r}\n    llama.cpp: {found!r}"
-            raise StageFailed(f"{file}: llama.cpp renders a conversation otherwise than transformers:{said}")
-        count += 1
-    return count
 
 
 def compare_scores(file: str, kind: str, runtime: LlamaCpp, reference: Reference) -> dict[str, Any]:

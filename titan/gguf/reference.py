@@ -40,7 +40,7 @@ class Reference:
         """
         texts = compared_texts(tokenizer, rows)
         context = min(model.config.max_position_embeddings, LONGEST_PROMPT + NEW_TOKENS)
-        prompts = some_prompts(tokenizer, texts, context - NEW_TOKENS)
+        prompts = some_prompts(tokenizer, texts, max(1, context - NEW_TOKENS))
         continuations = [continue_greedily(model, prompt).continuation for prompt in prompts]
         pairs = zip(prompts, continuations, strict=True)
         scores = [_scores(model, [*prompt, *continuation], len(continuation)) for prompt, continuation in pairs]

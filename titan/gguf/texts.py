@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +109,25 @@ def compared_texts(tokenizer: Any, rows: Path | None) -> list[str]:
         rows: a folder of prepared rows, or None. A mixture's folder holds no tokens itself.
     """
     own = own_texts(tokenizer, rows) if rows is not None and (rows / TOKENS_FILE).is_file() else []
-    texts = dict.fromkeys([*own, *PIECES])
+    texts = dict.fromkeys([*own, *PIECES, *overlaps(tokenizer.get_added_vocab())])
     pieces = [*PIECES, *tokenizer.get_added_vocab()]
     draw = random.Random(0)
     while len(texts) < COUNT:
         joint = draw.choice(("", "", " ", "\n"))
         texts[joint.join(draw.choice(pieces) for _ in range(draw.randint(2, 9)))] = None
     return list(texts)
+
+
+def overlaps(added: Iterable[str]) -> Iterator[str]:
+    """Texts where an added token ends after another has begun: transformers takes the first, llama.cpp the longest."""
+    begins: dict[str, list[str]] = {}
+    for token in added:
+        for length in range(1, len(token)):
+            begins.setdefault(token[:length], []).append(token)
+    for token in added:
+        for start in range(1, len(token)):
+            for other in begins.get(token[start:], ()):
+                yield token[:start] + other
 
 
 def own_texts(tokenizer: Any, rows: Path) -> list[str]:

@@ -96,7 +96,8 @@ def _by_id(described: Mapping[str, Any], rows: int) -> tuple[list[str], list[int
     """The text and the type of each row's token; rows beyond the vocabulary are unused."""
     from gguf import TokenType
 
-    tokens = [f"[PAD{number}]" for number in range(rows)]
+    # llama.cpp ends the process if two rows have the same text; no token of a byte-level vocabulary has a blank.
+    tokens = [f"[unused {number}]" for number in range(rows)]
     types = [int(TokenType.UNUSED)] * rows
     for text, number in described["model"]["vocab"].items():
         tokens[number], types[number] = text, int(TokenType.NORMAL)

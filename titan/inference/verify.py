@@ -28,6 +28,7 @@ from titanflow.files.published_folder import model_hint
 from titanflow.publish.bundle import LINEAGE
 from titanflow.publish.integrity import Check, check_folder, check_tree
 from titanflow.publish.signing.key import read_public_key
+from titanflow.runs.torchrun import end_with_starter
 
 KINDS = {"a file": Path.is_file, "a pipe": Path.is_fifo, "a socket": Path.is_socket, "a device": Path.is_char_device}
 """What a path may be instead of a folder, and how to find out without opening it."""
@@ -258,4 +259,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    end_with_starter()
     sys.exit(main())

@@ -11,6 +11,7 @@ from torchtitan.components.metrics import BaseLogger
 from torchtitan.config import JobConfig
 from torchtitan.tools.logging import logger
 
+from titan.tracking.run_record import reason
 from titan.tracking.stores.store_logger import StoreLogger
 from titan.tracking.tensorboard_logger import TensorBoardLogger
 from titan.tracking.wandb_logger import WandbLogger
@@ -47,7 +48,7 @@ class ForgivingLoggers(BaseLogger):
             try:
                 getattr(one, method)(*args)
             except Exception as error:
-                logger.error(f"{getattr(one, 'name', type(one).__name__)} failed and is left out from here on: {error}")
+                logger.error(f"{one.name} failed and is left out from here on: {reason(error)}")
                 self.inner.remove(one)
 
 

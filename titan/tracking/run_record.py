@@ -53,3 +53,8 @@ def redacted(value: Any) -> Any:
                 value = redact(value, secret)
         return redact(value)
     return value
+
+
+def reason(error: Exception) -> str:
+    """A tracker's error for the log: its text may quote an address with a password in it, or a token."""
+    return str(redacted(str(error) or repr(error)))

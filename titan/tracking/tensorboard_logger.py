@@ -18,6 +18,8 @@ class TensorBoardLogger:
     loses the last two minutes. So a resumed stage rewrites its history from ``metrics.jsonl`` and purges older files'.
     """
 
+    name = "TensorBoard"
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.writer: SummaryWriter | None = None

@@ -8,7 +8,7 @@ from typing import Any
 from titan.tracking.wandb_files import is_final, keep_steps, recordings, steps
 from titan.tracking.wandb_run import end_run, open_run
 from titanflow.runs.contract import StageRun
-from titanflow.runs.tracker_record import read_tracker_record, tracker_mode
+from titanflow.runs.tracker_record import TITLES, read_tracker_record, tracker_mode
 
 
 class WandbLogger:
@@ -18,6 +18,8 @@ class WandbLogger:
     the former from its offline recordings, and adds the latter from ``metrics.jsonl``. Steps that a server has, or may
     have, can't be taken back: they stay as first logged.
     """
+
+    name = TITLES["wandb"]
 
     def __init__(self, run: StageRun) -> None:
         self.run = run

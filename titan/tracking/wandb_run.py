@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from titan.tracking.lineage import used_artifacts
 from titan.tracking.metric_names import AXIS, SECTIONS
-from titan.tracking.run_record import begin_record, notes, run_config
+from titan.tracking.run_record import begin_record, notes, reason, run_config
 from titanflow.common.errors import StageFailed
 from titanflow.runs.contract import StageRun
 from titanflow.runs.results import ArtifactRecord, TrackerRecord
@@ -100,7 +100,7 @@ def record_in_wandb(run: StageRun, logged: list[ArtifactRecord]) -> TrackerRecor
         link_artifacts(opened, record)
         end_run(opened)
     except Exception as error:
-        print(f"W&B doesn't have the model: {error}", flush=True)
+        print(f"W&B doesn't have the model: {reason(error)}", flush=True)
     return record
 
 

@@ -30,7 +30,7 @@ State = Mapping[str, Any]
 
 
 def load_folder(
-    folder: Path, dtype: Any = "auto", device: str = "cpu", remote_code: bool = False
+    folder: Path, dtype: Any = "auto", device: Any = "cpu", remote_code: bool = False
 ) -> tuple[Any, dict[str, tuple[str, ...]]]:
     """A model in inference mode, and the weights that didn't fit: ``missing``, ``unexpected`` and ``mismatched``.
 

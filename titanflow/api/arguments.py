@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from titanflow.common.errors import ConfigError, Problem
@@ -43,6 +44,11 @@ class Arguments:
         Raises:
             ConfigError: a value that no config can hold.
         """
+        folders = {"configs": configs, "workspace": own.get("workspace")}
+        for key, value in folders.items():
+            check_kind(key, value, str | os.PathLike | None, "a folder")
+        check_kind("run", run, str | None, "a name")
+        check_kind("overrides", overrides, Mapping | None, 'a mapping: {"pretrain.training.steps": 100}')
         given = {**(overrides or {}), **{key: value for key, value in own.items() if value is not None}}
         return cls(
             _experiment(experiment), None if configs is None else os.fspath(configs), run, list(_settings(given))
@@ -66,13 +72,21 @@ class Arguments:
         return [*(f"{name}={value}" for name, value in options if value is not None), "--", self.experiment]
 
 
+def check_kind(key: str, given: object, kinds: Any, expected: str) -> None:
+    """Refuses an argument of another kind, or an empty text: deeper down Python would fail in words of its own.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if not isinstance(given, kinds) or given == "":
+        raise ConfigError(Problem(f"found {given!r} ({type(given).__name__})", key, expected=expected))
+
+
 def _experiment(given: Any) -> str:
     if isinstance(given, Mapping):
         return _json(given, "")
-    if isinstance(given, str | os.PathLike) and str(given):
-        return os.fspath(given)
-    found = f"found {given!r} ({type(given).__name__})"
-    raise ConfigError(Problem(found, "experiment", expected="a name, a file, or a mapping as such a file has it"))
+    check_kind("experiment", given, str | os.PathLike, "a name, a file, or a mapping as such a file has it")
+    return os.fspath(given)
 
 
 def _settings(given: Mapping[str, object]) -> Iterator[str]:
@@ -94,6 +108,8 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
@@ -109,6 +125,6 @@ def _problems(value: object, key: str) -> Iterable[Problem]:
             yield from _problems(item, f"{key}[{number}]")
     elif isinstance(value, float) and not math.isfinite(value):
         yield Problem(f"found {value}", key, expected="a finite number")
-    elif value is not None and not isinstance(value, str | bool | int | float | os.PathLike):
+    elif value is not None and not isinstance(value, str | bool | Integral | float | os.PathLike):
         expected = "a text, a number, True, False, None, a path, a list or a mapping of these"
         yield Problem(f"found {value!r} ({type(value).__name__})", key, expected=expected)

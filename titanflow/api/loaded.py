@@ -13,14 +13,23 @@ from titanflow.runs.contract import STAGES, TRAINED
 from titanflow.runs.results import PublishResult, TrainResult
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
+
+    class LanguageModel(PreTrainedModel, GenerationMixin):
+        """What transformers loads is both; it has no class of this name."""
+
 
 PUBLISH = "publish"
 
 
 def load(
-    run: RunLike, stage: str | None = None, *, dtype: Any = "float32", device: str = "cpu", remote_code: bool = False
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    run: RunLike,
+    stage: str | None = None,
+    *,
+    dtype: Any = "float32",
+    device: Any = "cpu",
+    remote_code: bool = False,
+) -> tuple[LanguageModel, PreTrainedTokenizerBase]:
     """Loads a run's model, in inference mode, and its tokenizer.
 
     Args:
@@ -32,14 +41,17 @@ def load(
         remote_code: whether code in the folder may be run that isn't this version's own.
 
     Raises:
-        ConfigError: no such stage, nothing exported, or a folder with code that may not be run.
+        ConfigError: no such stage, nothing exported, a folder with code that may not be run, or a type or device that
+            torch doesn't have here.
         DataError: the folder's weights aren't those of its model.
     """
     folder = exported(read_contents(folder_of(run)), stage)
     from titan.weights.hf_folder import load_folder, load_tokenizer
+    from titan.weights.placement import torch_device, torch_type
 
+    computes_in, place = torch_type(dtype), torch_device(device)
     tokenizer = load_tokenizer(folder)
-    model, wrong = load_folder(folder, dtype, device, remote_code)
+    model, wrong = load_folder(folder, computes_in, place, remote_code)
     if any(wrong.values()):
         names = "; ".join(f"{kind} {', '.join(keys[:5])}" for kind, keys in wrong.items() if keys)
         raise DataError(Problem(f"weights don't fit: {names}", origin=str(folder), expected="the weights of its model"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from titanflow.api.arguments import PathLike
+from titanflow.api.arguments import PathLike, check_kind
 from titanflow.api.planned import Plan
 from titanflow.api.started import Run
 from titanflow.architectures.huggingface import is_hugging_face
@@ -86,8 +87,15 @@ def results(run: RunLike) -> Results:
 
 
 def folder_of(run: RunLike) -> Path:
-    """The folder of a run, however it was given."""
-    return run.folder if isinstance(run, Run | Plan) else expanded(Path(run)).absolute()
+    """The folder of a run, however it was given.
+
+    Raises:
+        ConfigError: it is given in another way.
+    """
+    if isinstance(run, Run | Plan):
+        return run.folder
+    check_kind("run", run, str | os.PathLike, "what titanflow.run or titanflow.plan returned, or a run's folder")
+    return expanded(Path(run)).absolute()
 
 
 def _units() -> dict[str, str]:

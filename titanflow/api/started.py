@@ -21,6 +21,7 @@ from titanflow.common.utf8_mode import STREAMS
 from titanflow.config.keys.on_stale import OnStale
 from titanflow.planning.stage_plan import Plan
 from titanflow.planning.view import check_stale
+from titanflow.runs.errors import ending
 from titanflow.runs.results import PublishResult, result_of
 
 PROGRAM = ("-m", "titanflow.cli.main", "run")
@@ -155,9 +156,7 @@ def _check(status: int, error: str) -> None:
     if status == 0:
         return
     if status < 0:
-        raise StageLost(
-            f"the run was killed by {signal.Signals(-status).name}; the next one goes on from what was saved"
-        )
+        raise StageLost(f"the run {ending(status)}; the next one goes on from what was saved")
     if status == BAD_INPUT:
         raise ConfigError(error)
-    raise StageFailed(error or f"the run ended with status {status}; its last lines say why")
+    raise StageFailed(error or f"the run {ending(status)}; its last lines say why")

@@ -11,6 +11,7 @@ from pathlib import Path
 from titanflow.common.credentials import redact
 from titanflow.files.own_files import read_mapping
 from titanflow.publish.bundle import LINEAGE
+from titanflow.runs.errors import ending
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def wrong_continuation(folder: Path) -> str:
     if done.returncode == 0:
         log.info("loaded again: the same greedy continuation")
         return ""
-    return redact((done.stdout + done.stderr).strip()[-LONGEST_QUOTE:]) or f"it ended with status {done.returncode}"
+    return redact((done.stdout + done.stderr).strip()[-LONGEST_QUOTE:]) or f"it {ending(done.returncode)}"
 
 
 def without_token() -> dict[str, str]:

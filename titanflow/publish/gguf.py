@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from titanflow.publish.continuation import without_token
 from titanflow.publish.lineage import Lineage
 from titanflow.publish.settings import published_name
 from titanflow.runs.contract import StageRun
+from titanflow.runs.errors import ending
 from titanflow.runs.results import GgufFile
 
 log = logging.getLogger(__name__)
@@ -67,16 +69,33 @@ def make_files(run: StageRun, settings: Publish, lineage: Lineage) -> GgufFiles:
         if rows is not None and rows.is_dir():
             arguments += ["--rows", str(rows)]
         command = [*MAKE, str(lineage.export), str(folder), *arguments, "--of", made_of]
-        done = subprocess.run(command, env=without_token(), capture_output=True, text=True, check=False)
+        # Else ggml has a debugger write hundreds of lines behind its last words.
+        environment = {**without_token(), "GGML_NO_BACKTRACE": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            said = redact(done.stderr.strip()) or f"it ended with status {done.returncode}"
-            raise (ConfigError if done.returncode == 2 else StageFailed)(f"no GGUF file is published: {said}")
+            # A process that was killed couldn't tidy up.
+            shutil.rmtree(partial_folder(folder), ignore_errors=True)
+            raise (ConfigError if done.returncode == 2 else StageFailed)(f"no GGUF file is published: {_said(done)}")
         found = proved(folder, made_of)
     if found is None:
         raise StageFailed(f"no GGUF file is published: the files in {folder} aren't those that were proved")
     for name, proof in found.proofs.items():
         log.info("%s: %s", name, proof)
     return found
+
+
+def partial_folder(out: Path) -> Path:
+    """Where files lie until all of them are proved."""
+    return out.with_name(f".{out.name}.partial")
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    """A failed process's own words; one that was killed said none, and its last line may tell what happened to it."""
+    said = redact(done.stderr.strip())
+    if done.returncode > 0 and said:
+        return said
+    last = said.splitlines()[-1] if said else ""
+    return f"titan.gguf.make {ending(done.returncode)}" + (f": {last}" if last else "")
 
 
 def proved(folder: Path, made_of: str) -> GgufFiles | None:

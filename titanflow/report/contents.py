@@ -94,6 +94,13 @@ class RunContents:
         return found.result if found and isinstance(found.result, PublishResult) else None
 
 
+def _run_nearby(folder: Path) -> str:
+    """The run that is meant by one of its stages' folders, or by its experiment's."""
+    near = [folder.parent, *sorted(path for path in folder.glob("*") if path.is_dir())]
+    runs = [str(one) for one in near if (one / MANIFEST_FILE).is_file() or (one / PLAN_FILE).is_file()]
+    return f"did you mean {' or '.join(runs[:3])}?" if runs else "run the experiment first"
+
+
 def read_contents(folder: Path) -> RunContents:
     """Reads a run's folder; what is half written or from another version counts as missing.
 
@@ -102,8 +109,8 @@ def read_contents(folder: Path) -> RunContents:
     """
     plan = _json(folder / PLAN_FILE)
     if not plan and not (folder / MANIFEST_FILE).is_file():
-        found, hint = f"{folder} holds neither {PLAN_FILE} nor {MANIFEST_FILE}", "run the experiment first"
-        raise ConfigError(Problem(found, "--run", expected="the folder of a run", hint=hint))
+        found = f"{folder} holds neither {PLAN_FILE} nor {MANIFEST_FILE}"
+        raise ConfigError(Problem(found, "run", expected="the folder of a run", hint=_run_nearby(folder)))
     manifest = Manifest.open(folder)
     manifest.experiment = manifest.experiment or plan.get("experiment", "")
     manifest.run = manifest.run or plan.get("run", folder.name)

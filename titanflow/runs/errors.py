@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -88,3 +89,16 @@ def write_error(folder: Path, error: StageError) -> None:
         pass
     finally:
         temporary.unlink()
+
+
+def signal_name(number: int) -> str:
+    """The name of the signal that ended a process, for messages."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def ending(status: int) -> str:
+    """What became of a process that failed, for messages; ``status`` is negative for a signal."""
+    return f"was killed by {signal_name(-status)}" if status < 0 else f"ended with status {status}"

@@ -65,7 +65,12 @@ def metrics_rank(config: Mapping[str, Any], ranks: int) -> int:
 def end_with_torchrun() -> None:
     """Has the kernel send SIGTERM to this process, if it is a rank, when its torchrun ends in any way."""
     if RUN_ID in os.environ:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        end_with_starter()
+
+
+def end_with_starter() -> None:
+    """Has the kernel send SIGTERM to this process when the one that started it ends in any way."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def attempt() -> str:

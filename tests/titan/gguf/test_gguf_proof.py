@@ -64,7 +64,7 @@ def test_llama_cpp_computes_what_the_model_computes(
     assert {path.name for path in out.iterdir()} == {*files, "Modelfile", "proof.json"}
     for file, kind in files.items():
         proof = record["proofs"][file]
-        assert (proof["format"], proof["texts"], proof["conversations"], proof["positions"]) == (kind, 1000, 3, 128)
+        assert (proof["format"], proof["texts"], proof["conversations"], proof["positions"]) == (kind, 1000, 5, 128)
         # Only Qwen2's tokenizer brings text into NFC.
         assert (proof["composed"] > 0) is name.startswith("qwen2")
         assert proof["agreement"] > 0.9
@@ -156,6 +156,16 @@ def test_a_file_with_other_words_is_refused_with_the_text(
     assert first.startswith("wrong.gguf: llama.cpp makes other tokens of a text than transformers, from the ")
     ours, theirs = (json.loads(line.partition(": ")[2]) for line in told)
     assert ours[0] != theirs[0]
+
+
+def test_a_file_with_other_tools_is_refused(
+    exported: Exported, referenced: Referenced, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = vocabulary.template_of
+    monkeypatch.setattr(vocabulary, "template_of", lambda folder: str(read(folder)).replace("</tools>", "</tool>"))
+    write_gguf(exported("llama"), tmp_path / "wrong.gguf", "f32", "llama")
+    with pytest.raises(StageFailed, match="renders a conversation with tools otherwise than transformers:"):
+        prove(tmp_path / "wrong.gguf", "f32", referenced("llama"))
 
 
 def test_a_file_with_another_template_is_refused(

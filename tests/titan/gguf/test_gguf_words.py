@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 from gguf_models import TEXT
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from titan.gguf.llama_cpp import LlamaCpp
 from titan.gguf.modelfile import Turns, modelfile
 from titan.gguf.proof import compare_texts
 from titan.gguf.reference import Reference
-from titan.gguf.texts import PIECES, compared_texts, own_texts
+from titan.gguf.texts import PIECES, compared_texts, overlaps, own_texts
 from titan.gguf.vocabulary import Vocabulary
 from titan.gguf.write import write_gguf
 from titan.weights.hf_folder import load_tokenizer
-from titanflow.common.errors import ConfigError
+from titanflow.common.errors import ConfigError, StageFailed
 from titanflow.data.tokenizer.llama_cpp import LLAMA3_WORDS
 from titanflow.data.tokenizer.words import QWEN2_WORDS
 
@@ -91,6 +91,29 @@ def test_llama_cpp_makes_the_same_tokens(words: str, with_tokenizer: Callable[[T
 def test_a_tokenizer_that_llama_cpp_cannot_follow(with_tokenizer: Callable[[Tokenizer], Path]) -> None:
     with pytest.raises(ConfigError, match=r"publish\.gguf: export: llama\.cpp has no name for its way to split"):
         Vocabulary.read(with_tokenizer(byte_level(r"\w+|\W")), 300)
+
+
+def test_added_tokens_that_overlap_are_refused(exported: Callable[[str], Path], with_tokenizer: Any) -> None:
+    """Of "abcd" transformers takes the first token and llama.cpp the longest: such a file had passed."""
+    made = byte_level()
+    made.add_tokens([AddedToken("ab", normalized=False), AddedToken("bcd", normalized=False)])
+    folder = with_tokenizer(made)
+    tokenizer = load_tokenizer(folder)
+    assert set(overlaps(["ab", "bcd", "  ", "   ", "cde"])) == {"abcd", "bcde", "   ", "    ", "     "}
+    write_gguf(folder, folder / "it.gguf", "q8_0", "it")
+    reference = Reference(tokenizer, compared_texts(tokenizer, None), [], [], [], (0,), 64)
+    with LlamaCpp(folder / "it.gguf", 64) as runtime, pytest.raises(StageFailed, match="token on: 'abcd'"):
+        compare_texts("it.gguf", runtime, reference)
+
+
+def test_a_token_that_is_called_as_an_unused_row_is_loaded(with_tokenizer: Any) -> None:
+    """llama.cpp ended the process: two rows of the vocabulary had the same text."""
+    made = byte_level()
+    made.add_tokens(["[PAD299]", "[unused299]"])
+    folder = with_tokenizer(made)
+    write_gguf(folder, folder / "it.gguf", "q8_0", "it")
+    with LlamaCpp(folder / "it.gguf", 64) as runtime:
+        assert runtime.tokenize("[PAD299]", special=True) == [296]
 
 
 def test_more_ends_than_a_file_names(exported: Callable[[str], Path], tmp_path: Path) -> None:

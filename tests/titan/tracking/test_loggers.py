@@ -8,6 +8,8 @@ from titanflow.runs.contract import StageRun
 
 
 class Counter:
+    name = "Counter"
+
     def __init__(self):
         self.logged = []
         self.closed = False
@@ -23,12 +25,16 @@ class Counter:
 
 
 class Broken(Counter):
+    name = "Broken"
+
     def log(self, metrics, step):
         super().log(metrics, step)
         raise ConnectionError("no network")
 
 
 class NeverThere(Counter):
+    name = "NeverThere"
+
     def begin(self, rows):
         raise ModuleNotFoundError("No module named 'wandb'")
 
@@ -46,6 +52,18 @@ def test_a_logger_that_fails_is_left_out_and_the_others_go_on(caplog):
     assert whole.closed
     assert "Broken failed and is left out from here on: no network" in caplog.text
     assert "NeverThere failed and is left out from here on: No module named 'wandb'" in caplog.text
+
+
+def test_a_failure_is_told_without_the_password_in_its_address(caplog, monkeypatch):
+    """requests' own errors quote the whole MLFLOW_TRACKING_URI."""
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "s3cret")
+
+    class Tracker(Counter):
+        def begin(self, rows):
+            raise ConnectionError("API request to http://me:pass@mlflow.example/api failed, with Bearer s3cret")
+
+    ForgivingLoggers([Tracker()]).begin({})
+    assert "API request to http://[redacted]mlflow.example/api failed, with Bearer [redacted]" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -113,6 +114,27 @@ def test_a_stage_that_it_lacks_is_refused(folder: Path) -> None:
 def test_another_type_may_be_asked_for(folder: Path) -> None:
     assert titanflow.load(folder, dtype="bfloat16")[0].dtype == torch.bfloat16
     assert titanflow.load(folder, dtype=torch.float64)[0].dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"dtype": "fp16"}, "dtype: found 'fp16'\n    expected: auto, float32"),
+        ({"dtype": "int8"}, "dtype: found 'int8'"),
+        ({"dtype": "float8_e4m3fn"}, "dtype: found 'float8_e4m3fn'"),
+        ({"dtype": 16}, "dtype: found 16"),
+        ({"device": "gpu"}, "device: found 'gpu': Expected one of cpu, cuda"),
+        ({"device": "cuda:99"}, "device: found 'cuda:99'"),
+        ({"device": [0]}, "device: found [0]"),
+    ],
+)
+def test_a_type_or_device_that_is_not_here_is_refused_before_the_model_is_read(
+    folder: Path, asked: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("titan.weights.hf_folder.load_folder", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(titanflow.ConfigError) as caught:
+        titanflow.load(folder, **asked)
+    assert said in str(caught.value)
 
 
 def test_foreign_code_runs_only_if_it_is_asked_for(folder: Path) -> None:

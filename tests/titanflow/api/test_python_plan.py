@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from tiny_experiment import write_tiny_experiment
@@ -113,6 +114,13 @@ def test_a_mistake_names_key_found_and_expected(configs: Path, written: dict[str
         ({"overrides": {"pretrain.optimizer.lr": float("nan")}}, "pretrain.optimizer.lr: found nan"),
         ({"overrides": {"a=b": 1}}, "overrides: found 'a=b'\n    expected: a dotted key"),
         ({"overrides": {"evaluate.tasks": ["a", object]}}, "evaluate.tasks[1]: found <class 'object'>"),
+        ({"overrides": ["pretrain.training.steps=1"]}, "(list)\n    expected: a mapping"),
+        ({"overrides": "pretrain.training.steps=1"}, "overrides: found 'pretrain.training.steps=1' (str)"),
+        ({"run": 3}, "run: found 3 (int)\n    expected: a name"),
+        ({"run": ""}, "run: found ''"),
+        ({"workspace": 3}, "workspace: found 3 (int)\n    expected: a folder"),
+        ({"workspace": ""}, "workspace: found ''"),
+        ({"configs": 3}, "configs: found 3 (int)"),
         ({"on_stale": "again"}, "on_stale"),
         ({"configs": "nowhere"}, "no such folder: nowhere"),
         ({"run": "../up"}, "--run"),
@@ -124,6 +132,13 @@ def test_what_no_config_can_hold_is_refused_by_name(configs: Path, given: dict[s
         titanflow.plan(**{"experiment": "tiny", "configs": configs, **given})
     assert said in str(caught.value)
     assert sorted(configs.parent.iterdir()) == before
+
+
+def test_numpy_s_whole_numbers_are_numbers(configs: Path) -> None:
+    """A sweep's steps often come from numpy.arange."""
+    plan = titanflow.plan("tiny", configs=configs, overrides={"pretrain.training.steps": np.int64(7)})
+    (pretrain,) = [stage for stage in plan.stages if stage.stage == "pretrain"]
+    assert pretrain.run.config["training"]["steps"] == 7
 
 
 def test_the_package_names_its_face() -> None:

@@ -130,3 +130,14 @@ def test_a_model_that_was_held_back_lies_nowhere(folder: Path) -> None:
 def test_a_folder_that_is_no_run_s_is_refused(tmp_path: Path) -> None:
     with pytest.raises(titanflow.ConfigError, match=r"holds neither plan\.json nor manifest\.json"):
         titanflow.results(tmp_path)
+    with pytest.raises(
+        titanflow.ConfigError, match=r"^run: found None \(NoneType\)\n    expected: what titanflow\.run"
+    ):
+        titanflow.results(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", ["..", "sft"])
+def test_a_folder_beside_a_run_names_the_run(folder: Path, place: str) -> None:
+    with pytest.raises(titanflow.ConfigError) as caught:
+        titanflow.results((folder / place).resolve())
+    assert f"did you mean {folder}?" in str(caught.value)

@@ -35,6 +35,15 @@ record = {"of": arguments[arguments.index("--of") + 1], "files": digests, "proof
 FAILS = "import sys; print('llama.cpp makes other tokens of hf_averysecrettoken', file=sys.stderr); sys.exit({})"
 
 
+KILLED = """
+import os, pathlib, sys
+assert os.environ["GGML_NO_BACKTRACE"] == "1"
+(pathlib.Path(sys.argv[2]).parent / ".gguf.partial").mkdir(parents=True)
+print("loading", "GGML_ASSERT(1) failed", sep=chr(10), file=sys.stderr, flush=True)
+os.abort()
+"""
+
+
 def made_by(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     monkeypatch.setattr(gguf, "MAKE", (sys.executable, "-c", program))
 
@@ -61,6 +70,7 @@ def test_the_files_are_published_with_card_list_and_record(
     assert "## llama.cpp and Ollama" in card
     assert f"| `{NAME}` | 100.0% of 128 | 1e-06 | 0.0002 | 127 of 128 |" in card
     assert f"llama-server -m {NAME} -c 256 --temp 0\nollama create stdlib-sft -f Modelfile" in card
+    assert "compared before publishing. The GGUF files were made from them, and weren't scored themselves.\n" in card
     assert "bring prompts into NFC yourself, as\n128 of these texts were." in card
     arguments = json.loads((run.folder / "arguments.json").read_text())
     assert arguments[:-2] == ["--name", "stdlib-sft", "--formats", "f16", "--chats"]
@@ -86,9 +96,13 @@ def test_a_file_that_fails_its_proof_is_not_published(
 
 
 def test_a_process_that_was_killed_says_so(finished: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    made_by(monkeypatch, "import os; os.kill(os.getpid(), 9)")
-    with pytest.raises(StageFailed, match="no GGUF file is published: it ended with status -9"):
-        publish(finished.to_publish(gguf=["f16"]))
+    """llama.cpp ends the process where it finds an assertion wrong, and ggml writes a debugger's trace."""
+    made_by(monkeypatch, KILLED)
+    run = finished.to_publish(gguf=["f16"])
+    killed = r"^no GGUF file is published: titan\.gguf\.make was killed by SIGABRT: GGML_ASSERT\(1\) failed$"
+    with pytest.raises(StageFailed, match=killed):
+        publish(run)
+    assert not (run.folder / ".gguf.partial").exists()
 
 
 @pytest.mark.parametrize("file", [NAME, "Modelfile"])

@@ -125,6 +125,14 @@ def test_whoever_writes_the_list_anew_can_t_sign_it(signed: Path, key: Path, tmp
     assert [check.name for check in check_folder(signed)[0] if not check.passed] == ["model.sig"]
 
 
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff\xfe", b"hello"])
+def test_a_file_that_is_no_signature_is_called_so(signed: Path, key: Path, data: bytes) -> None:
+    """The message was a dictionary's missing key alone."""
+    (signed / "model.sig").write_bytes(data)
+    (found,) = by_us(signed, key.with_suffix(".pub"))
+    assert "it is no signature by a key (" in found
+
+
 def test_without_a_key_it_is_said_that_nothing_was_checked(signed: Path) -> None:
     found = {check.name: check for check in check_folder(signed)[0]}
     assert found["model.sig"].passed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from titan.tracking.lineage import used_artifacts
+from titan.tracking.run_record import reason
 from titan.tracking.stores.store import STORES, has_begun, open_store
 from titanflow.runs.contract import StageRun
 from titanflow.runs.results import ArtifactRecord, TrackerRecord
@@ -31,7 +32,7 @@ def record_in_store(run: StageRun, tracker: str, logged: list[ArtifactRecord]) -
         store.link(record)
         store.end(failed=False)
     except Exception as error:
-        print(f"{TITLES[tracker]} doesn't have the model: {error}", flush=True)
+        print(f"{TITLES[tracker]} doesn't have the model: {reason(error)}", flush=True)
     return record
 
 

@@ -6,6 +6,7 @@ llama.cpp knows a fixed set of ways to split text into words, each by a name tha
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -36,6 +37,10 @@ UNKNOWN = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_f
 """Settings of a BPE that llama.cpp doesn't have."""
 
 
+NEVER = (0xC0, 0xC1, *range(0xF5, 0x100))
+"""The bytes that stand in no text of UTF-8."""
+
+
 def words_name(described: Mapping[str, Any]) -> str:
     """llama.cpp's name for the way in which a tokenizer splits text into words; empty if it knows none."""
     return WORDS.get(tuple(_steps(described.get("pre_tokenizer"))), "")
@@ -55,6 +60,10 @@ def inexpressible(described: Mapping[str, Any]) -> list[str]:
         found.append(f"llama.cpp has no name for its way to split text into words: {_shown(described)}")
     elif bool(model.get("ignore_merges")) != (words in WHOLE_WORDS):
         found.append(f"its BPE has ignore_merges={bool(model.get('ignore_merges'))}, unlike llama.cpp's {words}")
+    vocabulary = model.get("vocab") or {}
+    lacking = [byte for byte, letter in byte_letters().items() if letter not in vocabulary and byte not in NEVER]
+    if words and lacking:
+        found.append(f"its BPE has no token for {len(lacking)} bytes, and llama.cpp leaves out other ones")
     names = [step["type"] for step in _flat(described.get("normalizer"), "normalizers")]
     if names not in ([], [NFC]):
         found.append(f"its normalizer is {' + '.join(names)}, and llama.cpp has none")
@@ -64,6 +73,13 @@ def inexpressible(described: Mapping[str, Any]) -> list[str]:
     if added_around(described) is None:
         found.append("its post_processor does more than add a token before and one behind a text")
     return found
+
+
+def byte_letters() -> dict[int, str]:
+    """The letter of each byte in a byte-level BPE: the byte's own where it can be seen, and else one from 256 on."""
+    seen = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    others = itertools.count(256)
+    return {byte: chr(byte if byte in seen else next(others)) for byte in range(256)}
 
 
 def added_around(described: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -98,8 +98,10 @@ def wrong_signature(folder: Path, digests: Mapping[str, str], public_key: Path) 
     except InvalidSignature:
         return "its own text was changed, or signed with another key"
     except Exception as error:  # the file may hold anything
-        said = str(error).strip() or type(error).__name__
-        return f"not as they were signed: {_others(folder, digests)}" if "Signature mismatch" in said else said
+        said = str(error).partition("\n")[0] or type(error).__name__
+        if "Signature mismatch" in said:
+            return f"not as they were signed: {_others(folder, digests)}"
+        return said if "mismatch" in said else f"it is no signature by a key ({said})"
     return ""
 
 

@@ -96,3 +96,10 @@ def test_a_number_of_rows_to_prove_is_not_negative(write, mistakes) -> None:
 def test_what_chats_have_means_nothing_for_text(write, mistakes) -> None:
     path = write(modules__pretrain="data: {path: a.txt, overlong: error}\ntraining: {seq_len: 64}\n")
     assert "pretrain.data.overlong: found 'error', which means nothing with kind: text" in mistakes(path)
+
+
+def test_a_mistake_that_the_held_out_part_takes_over_is_one_mistake(write, mistakes) -> None:
+    data = "{kind: chat, path: a.jsonl, held_out: {dev: 5}, license: Apache 2.0, limit: 0}"
+    said = message_of(write, mistakes, data + "\n          validation: {enable: true}")
+    assert said.count("found 'Apache 2.0'") == said.count("found 0") == 1
+    assert "validation_data" not in said

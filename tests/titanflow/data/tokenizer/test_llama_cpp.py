@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 from tokenizer_kinds import write_kind
+from tokenizers.pre_tokenizers import ByteLevel
 
-from titanflow.data.tokenizer.llama_cpp import LLAMA3_WORDS, added_around, inexpressible, words_name
+from titanflow.data.tokenizer.llama_cpp import LLAMA3_WORDS, added_around, byte_letters, inexpressible, words_name
 from titanflow.data.tokenizer.tokenizer import train_tokenizer
 from titanflow.data.tokenizer.words import QWEN2, QWEN2_WORDS
 
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
 GPT2 = BYTES | {"use_regex": True}
-RIGHT: dict[str, Any] = {"pre_tokenizer": GPT2, "model": {"type": "BPE", "merges": [["a", "b"]]}}
+LETTERS = {letter: number for number, letter in enumerate(sorted(ByteLevel.alphabet()))}
+RIGHT: dict[str, Any] = {"pre_tokenizer": GPT2, "model": {"type": "BPE", "vocab": LETTERS, "merges": [["a", "b"]]}}
 
 
 def sequence(*steps: dict[str, Any]) -> dict[str, Any]:
@@ -89,6 +91,7 @@ def test_real_tokenizers_of_each_kind(kind: str, says: str, tmp_path: Path) -> N
         ({"model": RIGHT["model"] | {"dropout": 0.1}}, "its BPE has dropout=0.1"),
         ({"model": RIGHT["model"] | {"ignore_merges": True}}, "ignore_merges=True, unlike llama.cpp's gpt-2"),
         ({"model": RIGHT["model"] | {"merges": []}}, "its BPE has no merges"),
+        ({"model": RIGHT["model"] | {"vocab": {"a": 0, "Ġ": 1}}}, "its BPE has no token for 241 bytes"),
         ({"added_tokens": [{"content": "<x>", "lstrip": True, "rstrip": False}]}, "its token <x> has lstrip"),
         ({"added_tokens": [{"content": "<x>", "single_word": True}]}, "its token <x> has single_word"),
         ({"post_processor": {"type": "BertProcessing"}}, "its post_processor does more"),
@@ -125,3 +128,14 @@ def template(*tokens: str) -> dict[str, Any]:
 )
 def test_the_tokens_around_a_text(processor: Any, around: tuple[str, str] | None) -> None:
     assert added_around({"post_processor": processor}) == around
+
+
+def test_the_letters_of_bytes_are_those_of_tokenizers() -> None:
+    """A byte that no text of UTF-8 has may lack its letter, as in tokenizers that are trained on texts alone."""
+    letters = byte_letters()
+    assert sorted(letters.values()) == sorted(ByteLevel.alphabet())
+    ((word, _),) = ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(" é\n")
+    assert word == "".join(letters[byte] for byte in " é\n".encode())
+    rare = {letters[byte] for byte in (0xC0, 0xFF)}
+    vocabulary = {letter: number for letter, number in LETTERS.items() if letter not in rare}
+    assert inexpressible(RIGHT | {"model": RIGHT["model"] | {"vocab": vocabulary}}) == []
