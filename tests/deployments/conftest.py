@@ -94,8 +94,12 @@ def served(tmp_path_factory):
         )
     served = Served(process, api_url(port), output, home, workspace, env)
     try:
-        wait_for(lambda: process.poll() is not None or "^C" in output.read_text(), "the server", patience=2 * PATIENCE)
-        assert process.poll() is None, output.read_text()
+        wait_for(
+            lambda: process.poll() is not None or "^C" in output.read_text("latin-1"),
+            "the server",
+            patience=2 * PATIENCE,
+        )
+        assert process.poll() is None, output.read_text("latin-1")
         with temporary_settings({PREFECT_API_URL: served.url}):
             yield served
     finally:

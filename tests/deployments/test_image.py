@@ -52,14 +52,14 @@ def test_it_trains_evaluates_and_publishes(image: Builder, workspace: Path) -> N
     run = workspace / "runs" / "stdlib" / "main"
     assert (run / "evaluate" / "result.json").is_file()
     assert '"git": "c0ffee"' in (run / "manifest.json").read_text()
-    assert {path.stat().st_uid for path in run.rglob("*")} == {1000}
+    # W&B leaves a link to a log of the container's, which isn't there any more.
+    assert {path.lstat().st_uid for path in run.rglob("*")} == {1000}
 
 
 def test_nothing_of_this_machine_is_in_it(image: Builder, workspace: Path) -> None:
-    configuration = built_image.pip_configuration()
     description = image.description()
-    for line in configuration.splitlines()[1:]:
-        assert line.partition(" = ")[2] not in description
+    places = {word for word in built_image.pip_configuration().split() if "/" in word}
+    assert [place for place in places if place in description] == []
     look = "ls /etc/pip.conf /root/.cache/pip /run/secrets 2>/dev/null; pip config list"
     assert image.run(["sh", "-c", look], "0:0", workspace) == ""
 

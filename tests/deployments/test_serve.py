@@ -201,7 +201,7 @@ def test_stopping_puts_the_run_in_hand_off_and_leaves_no_process(served, started
     saved = checkpoints(tiny_configs, "cancelled")
     assert served.stop() == []
     assert served.process.returncode == 0
-    assert served.output.read_text().endswith("stopped\n")
+    assert served.output.read_text("latin-1").endswith("stopped\n")
     assert processes_of(tiny_configs, "cancelled") == []
     assert newest(checkpoints(tiny_configs, "cancelled")) > newest(saved)
     with sqlite3.connect(served.home / "titanflow" / "prefect.db") as database:

@@ -87,7 +87,7 @@ def test_control_c_leaves_the_screen_in_order(start: Callable[..., Terminal], tm
     terminal.type("\x03")
     assert terminal.wait() == 130, terminal.screen
     lines = str(terminal.screen).rstrip().splitlines()
-    assert re.fullmatch(r"■ pretrain    \d+:\d\d", lines[-2]), lines
+    assert re.fullmatch(r"■ pretrain    \d+:\d\d  step 1 of 4", lines[-2]), lines
     assert len([line for line in lines if "pretrain   " in line]) == 1
     assert terminal.screen.has_cursor
     assert (tmp_path / "run/pretrain/saved").exists()
