@@ -167,9 +167,11 @@ def _source(config: Data, workspace: Path | None) -> Any:
 
 def _check_apart(entries: list[str], workspace: Path | None) -> None:
     """Refuses a folder with the runs in it: a run would be trained on what the runs before it wrote."""
-    for entry in entries if workspace is not None else ():
+    if workspace is None:
+        return
+    for entry in entries:
         searched = _searched(entry)
-        if searched is not None and workspace is not None and workspace.resolve().is_relative_to(searched):
+        if searched is not None and workspace.resolve().is_relative_to(searched):
             message = f"{entry} holds the folder of the runs, {workspace}, whose files would be read, too"
             hint = "put the data into a folder of its own, or the runs elsewhere (`workspace`)"
             raise DataError(Problem(message, KEY, expected="files that no run writes", hint=hint))

@@ -158,23 +158,27 @@ def test_a_file_with_other_words_is_refused_with_the_text(
     assert ours[0] != theirs[0]
 
 
-def test_a_file_with_other_tools_is_refused(
-    exported: Exported, referenced: Referenced, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = vocabulary.template_of
-    monkeypatch.setattr(vocabulary, "template_of", lambda folder: str(read(folder)).replace("</tools>", "</tool>"))
-    write_gguf(exported("llama"), tmp_path / "wrong.gguf", "f32", "llama")
-    with pytest.raises(StageFailed, match="renders a conversation with tools otherwise than transformers:"):
-        prove(tmp_path / "wrong.gguf", "f32", referenced("llama"))
-
-
+@pytest.mark.parametrize(
+    ("written", "other", "said"),
+    [
+        ("im_start", "im_begin", "renders a conversation otherwise than transformers:\n    transformers: '<"),
+        ("</tools>", "</tool>", "renders a conversation with tools otherwise than transformers:"),
+    ],
+    ids=["roles", "tools"],
+)
 def test_a_file_with_another_template_is_refused(
-    exported: Exported, referenced: Referenced, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exported: Exported,
+    referenced: Referenced,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    written: str,
+    other: str,
+    said: str,
 ) -> None:
     read = vocabulary.template_of
-    monkeypatch.setattr(vocabulary, "template_of", lambda folder: str(read(folder)).replace("im_start", "im_begin"))
+    monkeypatch.setattr(vocabulary, "template_of", lambda folder: str(read(folder)).replace(written, other))
     write_gguf(exported("llama"), tmp_path / "wrong.gguf", "f32", "llama")
-    with pytest.raises(StageFailed, match="renders a conversation otherwise than transformers:\n    transformers: '<"):
+    with pytest.raises(StageFailed, match=said):
         prove(tmp_path / "wrong.gguf", "f32", referenced("llama"))
 
 
