@@ -80,11 +80,12 @@ def test_a_resumed_stage_goes_on_in_its_own_run_of_several_with_its_name(
     mine, theirs = stage_of(tmp_path / "mine"), stage_of(tmp_path / "theirs")
     done = log((mine, [1, 2]), (theirs, [1, 2, 3]), (mine, [3, 4, 5]), **server)
     assert done.returncode == 0, done.stderr
-    records = [read_tracker_record(run.folder, "trackio") for run in (mine, theirs)]
-    assert [record.url for record in records if record] == [server["TRACKIO_SERVER_URL"]] * 2
+    read = [read_tracker_record(run.folder, "trackio") for run in (mine, theirs)]
+    records = [record for record in read if record]
+    assert [record.url for record in records] == [server["TRACKIO_SERVER_URL"]] * 2
     stored = stored_rows(shown, "trackio")
-    assert [sorted(stored[record.id]) for record in records if record] == [[1, 2, 3, 4, 5], [1, 2, 3]]
-    assert all(sorted(name for name, _ in row) == ["tokens", "train/loss"] for row in stored[records[0].id].values())  # type: ignore[union-attr]
+    assert [sorted(stored[record.id]) for record in records] == [[1, 2, 3, 4, 5], [1, 2, 3]]
+    assert all(sorted(name for name, _ in row) == ["tokens", "train/loss"] for row in stored[records[0].id].values())
 
 
 def test_scores_that_a_dead_server_never_got_are_no_success(tmp_path: Path) -> None:
