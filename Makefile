@@ -50,7 +50,7 @@ test: $(DEVELOPED)
 	$(BIN)/python -m pytest $(ARGS)
 
 test-fast: $(DEVELOPED)
-	$(BIN)/python -m pytest --fast $(ARGS)
+	$(BIN)/python -m pytest --fast -n 2 $(ARGS)
 
 survival: $(DEVELOPED)
 	$(BIN)/python -m pytest tests/survival tests/kubernetes --survival -n 0 -q $(ARGS)

@@ -50,7 +50,7 @@ def handlers_stay() -> Iterator[None]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--survival`` runs what takes half an hour: every event that ends a run, in every stage."""
-    parser.addoption("--fast", action="store_true", help="run what starts no process and isn't slow: three minutes")
+    parser.addoption("--fast", action="store_true", help="run what starts no process and isn't slow: two minutes")
     parser.addoption("--survival", action="store_true", help="run tests/survival, which takes half an hour")
     parser.addoption("--cluster", action="store_true", help="run tests/cluster, in a Slurm that they start")
     parser.addoption("--cluster-matrix", action="store_true", help="run every event and random kills in that Slurm")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 from packaging.specifiers import SpecifierSet
@@ -14,6 +15,12 @@ from titanflow.common.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from torchtitan.protocols.train_spec import TrainSpec
+
+
+@functools.cache
+def installed_torchtitan() -> str:
+    """Its version. A search through all that is installed, and each model that is built asks for each patch."""
+    return metadata.version("torchtitan")
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Patch:
     apply: Callable[[PatchContext], None]
 
     def check_version(self) -> None:
-        found = version("torchtitan")
+        found = installed_torchtitan()
         if not SpecifierSet(self.versions).contains(Version(found), prereleases=True):
             written_for = f"the patch {self.name!r} of {self.target} was written for {self.versions}"
             expected = f"torchtitan{self.versions}"

@@ -6,6 +6,7 @@ command line or a flow's parameters. All mistakes in all of them are reported to
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,7 +106,7 @@ def load_experiment(
     if problems := problems + mistakes:
         raise ConfigError(problems)
     warnings = _check_modules(modules, starts)
-    spec = TypeAdapter(ExperimentSpec).validate_python(plain(own))
+    spec = _spec_type().validate_python(plain(own))
     exp_name = spec.exp_name or source.stem
     origins = {key: leaf.origin for key, leaf in leaves(own)}
     origins |= {} if spec.exp_name else {"exp_name": f"the name of {source}"}
@@ -141,6 +142,12 @@ def experiment_name(name: str, configs: str | Path | None = None, settings: Iter
     raw, _, _ = _read(source, settings)
     named = raw.get("exp_name")
     return str(named.value) if isinstance(named, Leaf) and named.value else source.stem
+
+
+@functools.cache
+def _spec_type() -> TypeAdapter[ExperimentSpec]:
+    """Pydantic takes longer to build it than an experiment's own keys take to be read."""
+    return TypeAdapter(ExperimentSpec)
 
 
 def _schema() -> Schema:

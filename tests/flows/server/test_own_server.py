@@ -6,6 +6,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
+import pytest
 from prefect.settings.models.root import Settings
 from watching import PATIENCE
 
@@ -51,6 +52,7 @@ def test_a_database_that_the_user_names_is_not_its_own(monkeypatch):
     assert Settings().server.database.connection_url.get_secret_value() == "sqlite+aiosqlite:////tmp/own.db"
 
 
+@pytest.mark.slow
 def test_prefect_has_no_setting_that_would_do_without_its_background_worker():
     # Prefect's server takes seconds to import.
     from docket import Worker

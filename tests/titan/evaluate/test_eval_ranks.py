@@ -104,6 +104,7 @@ def test_a_process_that_torchrun_did_not_start_is_alone(monkeypatch: pytest.Monk
     ranks.end()
 
 
+@pytest.mark.slow
 def test_each_rank_computes_its_share_and_the_order_stays(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     command, log = [str(tmp_path / "program.py"), str(tmp_path / "found.json")], tmp_path / "log.txt"

@@ -30,13 +30,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
         yield Corpus(tmp_path_factory.mktemp("mutants"))
 
 
+pytestmark = pytest.mark.slow
+
+
 @st.composite
 def mutants(draw: st.DrawFn, corpus: Corpus) -> Mutant:
     root = draw(st.integers(0, len(ROOTS) - 1))
     return draw(st.sampled_from(EDITS))(draw, corpus, root)
 
 
-@pytest.mark.slow
 @given(data=st.data())
 def test_no_edit_is_silent(corpus: Corpus, data: st.DataObject) -> None:
     corpus.judge(data.draw(mutants(corpus)))
