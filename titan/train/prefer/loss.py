@@ -1,0 +1,90 @@
+"""Losses of preference optimisation, of the log-probabilities of each pair's chosen and rejected answer.
+
+All of a pair's values have the shape ``[pairs, 2]``: the chosen answer, then the rejected one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.nn.functional import logsigmoid
+from torchtitan.components.loss import IGNORE_INDEX
+
+from titanflow.config.keys.prefer import Prefer
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Where the answers of a batch stand.
+
+    Attributes:
+        lengths: the tokens of each stretch of the batch, row after row: answers with their prompts, and padding; int64
+            ``[stretches]``.
+        places: the stretches that are a pair's sides: int64 ``[pairs, 2]``.
+    """
+
+    lengths: torch.Tensor
+    places: torch.Tensor
+
+    def sums(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum of each side's values, ``[pairs, 2]``; ``values`` has one for each of the batch's tokens.
+
+        Each stretch is summed by itself, so that the sum is the same in each run: adding by index isn't, on a GPU.
+        """
+        stretches = torch.segment_reduce(values.flatten(), "sum", lengths=self.lengths, unsafe=True)
+        return stretches.index_select(0, self.places.flatten()).view(-1, 2)
+
+
+def answer_logps(logits: torch.Tensor, labels: torch.Tensor, sides: Sides) -> tuple[torch.Tensor, torch.Tensor]:
+    """The log-probability of each answer, summed over its trained tokens, and their number, each ``[pairs, 2]``.
+
+    ``logits`` are ``[rows, tokens, vocabulary]``, ``labels`` ``[rows, tokens]`` with -100 where nothing is trained. The
+    result is float32, as the sum of the tokens' cross-entropies in a fine-tuning is.
+    """
+    losses = nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), reduction="none", ignore_index=IGNORE_INDEX
+    )
+    losses = losses.full_tensor() if isinstance(losses, DTensor) else losses
+    return sides.sums(-losses), sides.sums((labels != IGNORE_INDEX).float())
+
+
+def pair_losses(policy: torch.Tensor, reference: torch.Tensor, tokens: torch.Tensor, prefer: Prefer) -> torch.Tensor:
+    """The loss of each pair, ``[pairs]``.
+
+    ``dpo`` is that of Rafailov et al. 2023 (arXiv:2305.18290), with ``label_smoothing`` the conservative one: the mean
+    over labels that are wrong with this probability. ``ipo`` is equation 17 of Azar et al. 2023 (arXiv:2310.12036) on
+    log-probabilities averaged over each answer's ``tokens``, as its authors have it.
+    """
+    ratios = policy - reference
+    if prefer.loss == "ipo":
+        chosen, rejected = (ratios / tokens.clamp(min=1)).unbind(1)
+        return (chosen - rejected - 1 / (2 * prefer.beta)) ** 2
+    margins = prefer.beta * (ratios[:, 0] - ratios[:, 1])
+    smoothing = prefer.label_smoothing
+    return -(1 - smoothing) * logsigmoid(margins) - smoothing * logsigmoid(-margins)
+
+
+STATISTICS = (
+    *("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"),
+    *("logps/chosen", "logps/rejected", "logps/kl"),
+)
+"""The names of :func:`statistics`' columns."""
+
+
+@torch.no_grad()
+def statistics(policy: torch.Tensor, reference: torch.Tensor, beta: float) -> torch.Tensor:
+    """The sums over pairs of :data:`STATISTICS`, float64 ``[7]``; each pair's own mean over its two sides in ``kl``.
+
+    A reward is β times an answer's log-probability over the reference's, in nats. ``kl`` is the mean of these
+    differences without β. It estimates how far the policy has moved on the data's answers; since these aren't the
+    policy's own, it may be below 0.
+    """
+    policy, reference = policy.double(), reference.double()
+    rewards = beta * (policy - reference)
+    margins = rewards[:, 0] - rewards[:, 1]
+    kl = (policy - reference).mean(1)
+    columns = (rewards[:, 0], rewards[:, 1], margins, (margins > 0).double(), policy[:, 0], policy[:, 1], kl)
+    return torch.stack([column.sum() for column in columns])
