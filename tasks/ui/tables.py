@@ -6,6 +6,7 @@ import itertools
 
 from tasks.ui.artifacts import Logger
 from tasks.ui.results import Row
+from titanflow.config.keys.training import RENDERED_KINDS
 from titanflow.runs.contract import StageRun
 from titanflow.runs.results import StageResult, TrainResult
 
@@ -41,7 +42,8 @@ def inheritance_rows(result: TrainResult) -> list[Row]:
 
 def masked_rows(run: StageRun, limit: int = MASKED_ROWS) -> list[Row]:
     """The first conversations of a training stage, with trained text in ⟦ ⟧; none if it trains on plain text."""
-    if run.data.train is None or run.tokenizer is None or (run.config.get("data") or {}).get("kind") != "chat":
+    kind = (run.config.get("data") or {}).get("kind")
+    if run.data.train is None or run.tokenizer is None or kind not in RENDERED_KINDS:
         return []
     from titanflow.data.tokenizer.tokenizer import described_tokenizer
     from titanflow.report.masks import CLOSE, OPEN, Masks

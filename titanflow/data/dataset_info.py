@@ -28,14 +28,16 @@ class DatasetInfo:
     ``files`` accounts for each file's rows; ``passed_over`` counts other files in its folders, by reason. If the source
     holds rows out, ``part`` names the part of these rows, and ``elsewhere`` counts the rows of the others.
 
-    For chats: ``ends_of_turn`` are the tokens that end trained turns, the most frequent first, ``proved`` counts the
-    rows whose mask was proved, ``fill`` is the share of the rows' places that hold a token. ``unread`` counts columns
-    and message keys that nothing reads, ``notes`` the rows in which the template changes a text, and
+    A pair is one document, ``longest`` its longer side, and ``seq_len`` has room for one side of it.
+
+    For chats and pairs: ``ends_of_turn`` are the tokens that end trained turns, the most frequent first, ``proved``
+    counts the rows whose mask was proved, ``fill`` is the share of the rows' places that hold a token. ``unread``
+    counts columns and message keys that nothing reads, ``notes`` the rows in which the template changes a text, and
     those that are :data:`titanflow.runs.contract.CUT`.
     ``mixture`` has a mixture's settings and its members' folders.
     """
 
-    kind: Literal["text", "chat", "mixture"]
+    kind: Literal["text", "chat", "pairs", "mixture"]
     name: str
     fingerprint: str
     documents: int

@@ -19,7 +19,7 @@ from typing import Any
 from titanflow.common.digests import digest, file_digest
 from titanflow.common.errors import DataError, Problem
 from titanflow.common.files import expanded
-from titanflow.config.keys.training import PARTS, Data
+from titanflow.config.keys.training import PARTS, RENDERED_KINDS, Data
 from titanflow.config.mixture import mixture_members, mixture_spec
 from titanflow.data.files.local_files import KEY, Ending, local_files
 from titanflow.data.held_out.eval_items import named_files
@@ -71,7 +71,7 @@ def data_parts(
     parts: dict[str, Any] = {"version": DATA_VERSION, "config": content, "source": _source(config, workspace)}
     if config.kind != "evals":
         parts["tokenizer"] = tokenizer_fingerprint
-    if config.kind == "chat" and chat is not None:
+    if config.kind in RENDERED_KINDS and chat is not None:
         parts |= {"seq_len": seq_len, "chat": {key: chat.get(key) for key in _RENDERED}}
     return parts
 

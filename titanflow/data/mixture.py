@@ -81,7 +81,10 @@ class MixedRows:
             raise IndexError(f"row {index} of {len(self)} in the mixture {self.info.name}")
         source = int(np.searchsorted(self._ends, index, side="right"))
         rows = list(self.members.values())[source]
-        return rows.row(index - int(self._ends[source]) + len(rows))
+        row = rows.row(index - int(self._ends[source]) + len(rows))
+        # Pairs have numbers in the whole mixture, as rows do.
+        before = sum(one.info.documents for one in list(self.members.values())[:source])
+        return row if row.pairs is None else row._replace(pairs=row.pairs + before)
 
     def order(self, seed: int) -> MixedOrder:
         mixture, members = self.info.mixture, self.members.items()

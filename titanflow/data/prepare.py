@@ -25,7 +25,7 @@ import psutil
 from titanflow.architectures.huggingface import download_weights, missing_weights
 from titanflow.common.errors import ConfigError, DataError, Problem, StageFailed
 from titanflow.common.staging import discard_staged, no_room, scratch_folder, staged_folder
-from titanflow.config.keys.training import Data, HeldOut
+from titanflow.config.keys.training import RENDERED_KINDS, Data, HeldOut
 from titanflow.config.mixture import mixture_spec
 from titanflow.data.chat.source import load_chats
 from titanflow.data.chat.tokenise import write_chats
@@ -39,6 +39,7 @@ from titanflow.data.held_out.held_out_items import write_held_out_items
 from titanflow.data.held_out.overlap import check_overlap
 from titanflow.data.held_out.parts import part_of
 from titanflow.data.mixture import write_mixture
+from titanflow.data.pairs.tokenise import encode_pairs
 from titanflow.data.parts.crew import help_leader, leading, place
 from titanflow.data.parts.work import Work
 from titanflow.data.prepare_plan import DatasetPlan, PreparePlan, TokenizerPlan
@@ -86,7 +87,7 @@ class Preparation:
             early = [dataset for dataset in missing if dataset not in late]
             # Chats first: only a close look finds their mistakes.
             made = {}
-            for dataset in sorted(early, key=lambda dataset: dataset.kind != "chat"):
+            for dataset in sorted(early, key=lambda dataset: dataset.kind not in RENDERED_KINDS):
                 made[dataset.folder] = together.enter_context(staged_folder(dataset.folder, DATASET_FILE))
                 self._make(dataset, tokenizer, made[dataset.folder])
             self._check_overlap(made)
@@ -111,7 +112,7 @@ class Preparation:
                 raise DataError(Problem(f"{dataset.config.name} needs a tokenizer", "tokenizer"))
             elif dataset.kind == "text":
                 check_text(self._source(dataset.config), dataset.config, dataset.seq_len)
-            elif dataset.kind == "chat":
+            elif dataset.kind in RENDERED_KINDS:
                 self._source(dataset.config)
 
     def _download_weights(self) -> None:
@@ -152,7 +153,7 @@ class Preparation:
                 whole = self._source(replace(data, held_out=HeldOut(), part=None))
                 self._sources[key] = part_of(whole, data, self.work)
             else:
-                load = load_chats if data.kind == "chat" else load_text
+                load = load_chats if data.kind in RENDERED_KINDS else load_text
                 self._sources[key] = load(data, self.work)
         return self._sources[key]
 
@@ -179,9 +180,10 @@ class Preparation:
                 write_held_out_items(self._source(data), data, dataset.fingerprint, folder)
             elif tokenizer is None or dataset.kind == "evals":
                 write_evals(data, dataset.fingerprint, folder)
-            elif dataset.kind == "chat":
+            elif dataset.kind in RENDERED_KINDS:
                 rows, plan = self._source(data), dataset.chat_plan
-                write_chats(rows, data, tokenizer, plan, dataset.fingerprint, folder, self.work)
+                encode = encode_pairs if dataset.kind == "pairs" else None
+                write_chats(rows, data, tokenizer, plan, dataset.fingerprint, folder, self.work, encode)
             else:
                 write_text(self._source(data), data, tokenizer, dataset.fingerprint, folder, self.work)
                 PreparedRows.open(folder, dataset.seq_len)

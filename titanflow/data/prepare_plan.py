@@ -73,7 +73,7 @@ class DatasetPlan(Strict):
     """
 
     folder: Path
-    kind: Literal["text", "chat", "evals", "mixture"]
+    kind: Literal["text", "chat", "pairs", "evals", "mixture"]
     data: dict[str, Any]
     members: dict[str, Path] = Field(default_factory=dict)
     seq_len: int = 0

@@ -3,7 +3,8 @@
 A folder holds ``tokens.npy`` (1-D, uint16 or uint32), ``offsets.npy`` (int64, where each document starts and
 the last one ends) and ``dataset.json``, which is written last: a folder without it is incomplete. Chats add
 ``trained.npy`` (bool, aligned with the tokens) and ``chat_template.jinja``. Packed chats add ``members.npy`` (int64,
-the documents row by row) and ``row_offsets.npy`` (int64, where each row starts in it and the last one ends).
+the documents row by row) and ``row_offsets.npy`` (int64, where each row starts in it and the last one ends). A pair is
+one document; its rejected side's tokens stand behind the chosen side's, whose number is in ``splits.npy`` (int64).
 
 ``places.npy`` (int64 ``[documents, 2]``) has each document's file number and its place in that file, ``hashes.npy``
 (uint64 ``[documents]``) the hash of its content: see :mod:`titanflow.data.held_out.row_hash`.
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from titanflow.common.errors import DataError, Problem
+from titanflow.config.keys.training import RENDERED_KINDS
 from titanflow.data.dataset_info import DatasetInfo, hint_of, read_info
 from titanflow.data.files.file_counts import check_sums
 from titanflow.data.order import Order, Shuffled
@@ -34,6 +36,7 @@ PLACES_FILE = "places.npy"
 HASHES_FILE = "hashes.npy"
 MEMBERS_FILE = "members.npy"
 ROW_OFFSETS_FILE = "row_offsets.npy"
+SPLITS_FILE = "splits.npy"
 IGNORE_INDEX = -100
 
 
@@ -50,6 +53,7 @@ def write_rows(
     places: NDArray[np.int64] | None = None,
     hashes: NDArray[np.uint64] | None = None,
     packs: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+    splits: NDArray[np.int64] | None = None,
 ) -> None:
     """Writes a folder's arrays and, last, its ``dataset.json``.
 
@@ -65,6 +69,7 @@ def write_rows(
         _write_array(folder / TRAINED_FILE, trained, info.tokens, np.dtype(np.bool_))
     members, row_offsets = packs or (None, None)
     arrays = {PLACES_FILE: places, HASHES_FILE: hashes, MEMBERS_FILE: members, ROW_OFFSETS_FILE: row_offsets}
+    arrays[SPLITS_FILE] = splits
     for name, array in arrays.items():
         if array is not None:
             np.save(folder / name, array)
@@ -85,15 +90,21 @@ def _write_array(path: Path, chunks: Iterable[NDArray], count: int, dtype: np.dt
 
 
 class Row(NamedTuple):
-    """One training row, each array int64 of shape ``[seq_len]``.
+    """One training row, each array int64 of shape ``[seq_len]``, or ``[2, seq_len]`` where it holds pairs.
 
     ``labels[i]`` is the target of ``input_ids[i]``, -100 where nothing is trained. In a packed row, ``positions`` count
     from 0 in each document, and the padding at the end counts as a document. Otherwise they are None.
+
+    The first half of a row of pairs holds the chosen sides and the second one the rejected sides, in the same order.
+    ``pairs`` are the numbers of its pairs in the whole data, int64 ``[pairs]``, and ``sides`` how many tokens their
+    sides have, ``[2, pairs]``.
     """
 
     input_ids: NDArray[np.int64]
     labels: NDArray[np.int64]
     positions: NDArray[np.int64] | None = None
+    pairs: NDArray[np.int64] | None = None
+    sides: NDArray[np.int64] | None = None
 
 
 def mapped(folder: Path, name: str) -> NDArray[Any]:
@@ -105,6 +116,10 @@ def mapped(folder: Path, name: str) -> NDArray[Any]:
     with readable(folder / name, hint_of(folder)):
         array: NDArray[Any] = np.load(folder / name, mmap_mode="r")
         return array
+
+
+Document = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""The tokens and labels of a chat, or of one side of a pair, each int64 ``[tokens]``."""
 
 
 class PreparedRows:
@@ -122,9 +137,10 @@ class PreparedRows:
         self._tokens = mapped(folder, TOKENS_FILE)
         # Mapped, too: eight bytes a document are gigabytes, which text rows never look at.
         self._offsets = mapped(folder, OFFSETS_FILE)
-        self._trained = mapped(folder, TRAINED_FILE) if info.kind == "chat" else None
+        self._trained = mapped(folder, TRAINED_FILE) if info.kind in RENDERED_KINDS else None
         self._members = mapped(folder, MEMBERS_FILE) if info.packing else None
         self._row_offsets = mapped(folder, ROW_OFFSETS_FILE) if info.packing else None
+        self._splits = mapped(folder, SPLITS_FILE) if info.kind == "pairs" else None
 
     @classmethod
     def open(cls, folder: Path | str, seq_len: int) -> PreparedRows:
@@ -135,7 +151,7 @@ class PreparedRows:
         """
         folder = Path(folder)
         info = read_info(folder)
-        if info.kind == "chat" and info.seq_len != seq_len:
+        if info.kind in RENDERED_KINDS and info.seq_len != seq_len:
             message = f"{folder} was prepared for training.seq_len={info.seq_len}, not {seq_len}"
             hint = "run the prepare step again: its folder's fingerprint holds seq_len"
             raise DataError(Problem(message, hint=hint))
@@ -165,10 +181,11 @@ class PreparedRows:
         tokens = np.asarray(self._tokens[start : start + self.seq_len + 1], dtype=np.int64)
         return Row(tokens[:-1], tokens[1:].copy())
 
-    def document(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def document(self, index: int) -> Document:
         """A chat's ``(input_ids, labels)``, unpacked and without padding, each int64 ``[tokens]``.
 
-        The last label is -100: nothing follows.
+        The last label is -100: nothing follows. So is the last one of a pair's chosen side, behind which the rejected
+        side stands.
         """
         assert self._trained is not None
         span = slice(self._offsets[index], self._offsets[index + 1])
@@ -181,12 +198,32 @@ class PreparedRows:
         documents = [index]
         if self._members is not None and self._row_offsets is not None:
             documents = self._members[self._row_offsets[index] : self._row_offsets[index + 1]].tolist()
+        if self._splits is None:
+            return self._filled([self.document(document) for document in documents])
+        splits = self._splits
+        sides = [self._sides(document, int(splits[document])) for document in documents]
+        halves = [self._filled(list(half)) for half in zip(*sides, strict=True)]
+        positions = [half.positions for half in halves if half.positions is not None]
+        return Row(
+            np.stack([half.input_ids for half in halves]),
+            np.stack([half.labels for half in halves]),
+            np.stack(positions) if positions else None,
+            np.array(documents, np.int64),
+            np.array([[len(tokens) for tokens, _ in half] for half in zip(*sides, strict=True)], np.int64),
+        )
+
+    def _sides(self, document: int, split: int) -> list[Document]:
+        """The chosen and the rejected side of a pair."""
+        tokens, labels = self.document(document)
+        return [(tokens[:split], labels[:split]), (tokens[split:], labels[split:])]
+
+    def _filled(self, documents: list[Document]) -> Row:
+        """A row of these documents, with padding behind."""
         input_ids = np.full(self.seq_len, self.info.pad_id, dtype=np.int64)
         labels = np.full(self.seq_len, IGNORE_INDEX, dtype=np.int64)
         positions = np.zeros(self.seq_len, dtype=np.int64)
         end = 0
-        for document in documents:
-            tokens, targets = self.document(document)
+        for tokens, targets in documents:
             start, end = end, end + len(tokens)
             input_ids[start:end], labels[start:end] = tokens, targets
             positions[start:end] = np.arange(len(tokens))
@@ -200,15 +237,16 @@ def text_rows(tokens: int, seq_len: int) -> int:
 
 
 def too_short(info: DatasetInfo, seq_len: int) -> DataError:
-    if info.kind == "chat":
+    if info.kind in RENDERED_KINDS:
+        what = "chats" if info.kind == "chat" else "pairs"
         reasons = ", ".join(f"{reason}: {count}" for reason, count in info.dropped.items())
-        way_out = f"raise training.seq_len (it is {seq_len}), or give shorter chats"
+        way_out = f"raise training.seq_len (it is {seq_len}), or give shorter {what}"
         hint = "data.malformed: error shows what is wrong with the first of them"
         if "too_long" in info.dropped:
             hint = way_out
         elif set(info.dropped) == {"nothing_trained"}:
             hint = f"mark an assistant's turn in each as trained; where data.overlong cuts all of them off, {way_out}"
-        return DataError(Problem(f"none of {info.name}'s chats can be trained on ({reasons})", hint=hint))
+        return DataError(Problem(f"none of {info.name}'s {what} can be trained on ({reasons})", hint=hint))
     message = f"{info.name} holds {info.tokens} tokens, too few for one row of training.seq_len={seq_len}"
     hint = "give more text, or lower training.seq_len"
     return DataError(Problem(message, expected=f"at least {seq_len + 1} tokens", hint=hint))

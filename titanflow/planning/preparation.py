@@ -17,6 +17,7 @@ from titanflow.config.checks.template import template_problems
 from titanflow.config.division import written_at
 from titanflow.config.experiment import Experiment
 from titanflow.config.files.chat_template import CHATML, resolve_template
+from titanflow.config.keys.training import RENDERED_KINDS
 from titanflow.config.mixture import mixture_members, mixture_spec
 from titanflow.config.module import Module
 from titanflow.data.fingerprints import data_parts, mixture_fingerprint, prepared_folder
@@ -125,7 +126,7 @@ class Preparation:
     ) -> dict[str, Any]:
         tokenizer = self.tokenizers.fingerprints.get(module.name, "")
         with named_in(module, section):
-            chat = self._chat(module) if data["kind"] == "chat" and module.trains else None
+            chat = self._chat(module) if data["kind"] in RENDERED_KINDS and module.trains else None
             parts = data_parts(data, tokenizer, seq_len, chat, workspace)
         around = section.partition(".")[0]
         self.sources.setdefault(f"{module.name}.{around}", []).append(DataSource(section, data, parts))

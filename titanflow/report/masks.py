@@ -21,6 +21,7 @@ from rich.text import Text
 
 from titanflow.common.console import uncut
 from titanflow.common.errors import ConfigError, DataError, Problem, StageFailed
+from titanflow.config.keys.training import RENDERED_KINDS
 from titanflow.planning.stage_plan import Plan
 from titanflow.runs.contract import StageRun
 
@@ -66,7 +67,7 @@ class Masks:
         self.tokenizer = tokenizer
         folders = info.mixture.get("members", {"": folder})
         self.infos: list[tuple[Path, DatasetInfo]] = [(Path(path), read_info(path)) for path in folders.values()]
-        self.infos = [(path, info) for path, info in self.infos if info.kind == "chat"]
+        self.infos = [(path, info) for path, info in self.infos if info.kind in RENDERED_KINDS]
 
     def _sums(self, name: str) -> dict[str, int]:
         from titanflow.data.files.file_counts import totals
@@ -169,8 +170,8 @@ def prepare_masks(plan: Plan, module: str | None = None) -> Masks:
 def _training_run(plan: Plan, module: str | None) -> StageRun:
     modules = plan.config.modules
     for one in modules.values() if module is None else [modules[module]]:
-        planned, section = plan.stage(one.stage), one.config.get("data") or {}
-        if one.trains and planned is not None and planned.run.data.train is not None and section.get("kind") == "chat":
+        planned, kind = plan.stage(one.stage), (one.config.get("data") or {}).get("kind")
+        if one.trains and planned is not None and planned.run.data.train is not None and kind in RENDERED_KINDS:
             return planned.run
     found = f"{module or plan.experiment} trains on no conversations"
-    raise ConfigError(Problem(found, "--module", expected="a module whose data has kind: chat"))
+    raise ConfigError(Problem(found, "--module", expected="a module whose data has kind: chat or pairs"))

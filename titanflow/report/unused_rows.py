@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from titanflow.config.batch import global_batch_size
+from titanflow.config.keys.training import RENDERED_KINDS
 from titanflow.publish.card.training_data import PARTS, TrainingData, prepared_datasets, training_data
 from titanflow.runs.contract import DATASET_FILE, StageRun
 from titanflow.runs.results import TrainResult
@@ -30,7 +31,7 @@ def unused_rows(plan: Plan, results: Iterable[TrainResult], options: str) -> lis
 
 def _look(plan: Plan, one: TrainingData, options: str) -> str:
     """What shows the rows: the masks of chats, else the file that accounts for each file's rows."""
-    if one.kind != "chat" or one.part != PARTS["train"]:
+    if one.kind not in RENDERED_KINDS or one.part != PARTS["train"]:
         return str(one.folder / DATASET_FILE)
     module = plan.config.stage(one.stage) if plan.config else None
     return f"titanflow masks {options} --module {shlex.quote(module.name if module is not None else one.stage)}"

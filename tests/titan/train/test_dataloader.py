@@ -123,7 +123,7 @@ def test_workers_change_nothing(rows):
 
 def test_mock_rows_are_the_vocabularys_and_always_the_same():
     rows = MockRows(VOCAB, SEQ_LEN)
-    input_ids, labels, _ = rows.row(5)
+    input_ids, labels, *_ = rows.row(5)
     assert input_ids.shape == labels.shape == (SEQ_LEN,)
     assert np.array_equal(labels[:-1], input_ids[1:])
     assert input_ids.min() >= 0

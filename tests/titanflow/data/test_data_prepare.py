@@ -155,7 +155,7 @@ def test_a_users_template_is_used(
     )
     run = prepare_run(text, chats, template=str(template))
     stage.prepare(run)
-    input_ids, labels, _ = PreparedRows.open(run.config["datasets"][1]["folder"], 32).row(0)
+    input_ids, labels, *_ = PreparedRows.open(run.config["datasets"][1]["folder"], 32).row(0)
     backend = load_tokenizer(Path(run.config["tokenizer"]["folder"])).backend
     assert backend.decode([int(token) for token in input_ids if token != 3], skip_special_tokens=False).startswith(
         "Q:Hi\nA:Hello"

@@ -51,7 +51,7 @@ def test_text_rows_tile_the_stream(tmp_path: Path) -> None:
     rows = PreparedRows.open(make(tmp_path / "text", [stream[:9], stream[9:]]), seq_len=5)
     assert len(rows) == 4
     for index in range(4):
-        input_ids, labels, _ = rows.row(index)
+        input_ids, labels, *_ = rows.row(index)
         assert input_ids.tolist() == stream[index * 5 : index * 5 + 5]
         assert labels.tolist() == stream[index * 5 + 1 : index * 5 + 6]
         assert input_ids.dtype == labels.dtype == np.int64
@@ -72,11 +72,11 @@ def test_a_chat_is_a_row_shifted_masked_and_padded(tmp_path: Path) -> None:
     folder = make(tmp_path / "chat", [[7, 8, 9, 10], [5, 6]], [[False, False, True, True], [False, True]], seq_len=6)
     rows = PreparedRows.open(folder, seq_len=6)
     assert len(rows) == 2
-    input_ids, labels, positions = rows.row(0)
+    input_ids, labels, positions, *_ = rows.row(0)
     assert input_ids.tolist() == [7, 8, 9, 10, 3, 3]
     assert labels.tolist() == [IGNORE_INDEX, 9, 10, *[IGNORE_INDEX] * 3]
     assert positions is None
-    input_ids, labels, _ = rows.row(1)
+    input_ids, labels, *_ = rows.row(1)
     assert input_ids.tolist() == [5, 6, 3, 3, 3, 3]
     assert labels.tolist() == [6] + [IGNORE_INDEX] * 5
 

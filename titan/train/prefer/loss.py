@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.functional import logsigmoid
 from torchtitan.components.loss import IGNORE_INDEX
 
-from titanflow.config.keys.prefer import Prefer
+from titanflow.config.keys.training import Prefer
 
 
 @dataclass(frozen=True)

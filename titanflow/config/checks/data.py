@@ -8,7 +8,7 @@ from titanflow.common.errors import DataError, Problem
 from titanflow.config.division import check_items, division_problems, written_keys
 from titanflow.config.keys.chat_columns import check_declaration
 from titanflow.config.keys.licenses import SOURCE_EXPECTED, is_license, is_link
-from titanflow.config.keys.training import SOURCE_KEYS, Data, is_divided, names_rows
+from titanflow.config.keys.training import RENDERED_KINDS, SOURCE_KEYS, Data, is_divided, names_rows
 from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
 
@@ -18,7 +18,7 @@ ONLY_TEXT = ("text_column", "document", "streaming")
 """Keys that have no meaning for conversations."""
 ONLY_DATASETS = {"config": None, "split": "train", "revision": None}
 """Keys of datasets alone, with no meaning for files and built-in sources; with their defaults."""
-KINDS = {"stdlib": "text", "stdlib_chats": "chat", "stdlib_evals": "evals"}
+KINDS = {"stdlib": "text", "stdlib_chats": "chat", "stdlib_pairs": "pairs", "stdlib_evals": "evals"}
 """The kind of rows in each built-in source."""
 
 
@@ -78,22 +78,26 @@ def _check_one(module: Module, section: str, data: dict[str, Any], written: set[
             problems.append(module.problem(f"{section}.{key}", message, hint="leave it out"))
     kind = data.get("kind", "text")
     if kind == "evals":
-        message = "found 'evals': a stage trains on text or conversations"
-        return [*problems, module.problem(f"{section}.kind", message, expected="text or chat")]
+        message = "found 'evals': a stage trains on text, conversations or pairs"
+        return [*problems, module.problem(f"{section}.kind", message, expected="text, chat or pairs")]
     if KINDS.get(data.get("source") or "", kind) != kind:
         message = f"found {data['source']!r}, which holds no {kind}"
         expected = next(source for source, held in KINDS.items() if held == kind)
         problems.append(module.problem(f"{section}.source", message, f"{expected}, with kind: {kind}"))
-    for key in ONLY_TEXT if kind == "chat" else ONLY_CHATS:
+    is_rendered = kind in RENDERED_KINDS
+    for key in ONLY_TEXT if is_rendered else ONLY_CHATS:
         if key in written and data.get(key):
             message = f"found {data[key]!r}, which means nothing with kind: {kind}"
-            hint = "leave it out" if kind == "chat" else "leave it out, or set kind: chat"
+            hint = "leave it out" if is_rendered else "leave it out, or set kind: chat"
             problems.append(module.problem(f"{section}.{key}", message, hint=hint))
-    return problems + (_check_declaration(module, section, data) if kind == "chat" else [])
+    if kind == "pairs" and data.get("overlong") == "truncate_left":
+        message = "found truncate_left, which would leave each side of a pair another part of the shared prompt"
+        problems.append(module.problem(f"{section}.overlong", message, "drop, truncate_right or error"))
+    return problems + (_check_declaration(module, section, data) if is_rendered else [])
 
 
 def _check_declaration(module: Module, section: str, data: dict[str, Any]) -> list[Problem]:
-    known = {key: data[key] for key in ("chat_format", "columns", "roles", "leave_out") if key in data}
+    known = {key: data[key] for key in ("kind", "chat_format", "columns", "roles", "leave_out") if key in data}
     try:
         check_declaration(Data(**known), section)
     except DataError as error:

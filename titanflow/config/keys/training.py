@@ -17,6 +17,8 @@ Document = Literal["file", "paragraph", "line"]
 Part = Literal["train", "dev", "test"]
 """The purposes of a divided source's rows: training, choosing, and the evaluation that is reported."""
 PARTS: tuple[Part, ...] = get_args(Part)
+RENDERED_KINDS = ("chat", "pairs")
+"""The kinds of rows that a chat template renders: each row has its own tokens, and some of them are trained."""
 
 
 @dataclass
@@ -38,9 +40,10 @@ class Source:
 
     name: str = ""
     """Name of the prepared folder; by default the data file's own name."""
-    kind: Literal["text", "chat", "evals"] = "text"
-    """Plain documents, conversations, or the built-in source's evaluation items."""
-    source: Literal["stdlib", "stdlib_chats", "stdlib_evals"] | None = None
+    kind: Literal["text", "chat", "pairs", "evals"] = "text"
+    """Plain documents, conversations, pairs of a chosen and a rejected answer, or the built-in source's evaluation
+    items."""
+    source: Literal["stdlib", "stdlib_chats", "stdlib_pairs", "stdlib_evals"] | None = None
     """A built-in source: the running interpreter's standard library."""
     path: str | list[str] | None = None
     """Local files, folders or patterns: .txt, .md, .rst, .py, .jsonl, .json, .csv, .tsv, each also with .gz, .bz2, .xz
@@ -58,7 +61,7 @@ class Source:
     text_column: str = "text"
     """The column that holds a document."""
     chat_format: Literal["messages", "sharegpt", "alpaca", "prompt_completion"] = "messages"
-    """How a conversation is laid out (`kind: chat`)."""
+    """How a conversation is laid out (`kind: chat`). Pairs have their sides as `messages` or `sharegpt`."""
     columns: dict[str, str] = field(default_factory=dict)
     """Other names of the layout's columns and of the keys of a message: {messages: chat, role: speaker}."""
     roles: dict[str, str] = field(default_factory=dict)
@@ -68,7 +71,8 @@ class Source:
     malformed: Literal["error", "drop"] = "error"
     """Whether a row that can't be trained on stops the run, or is left out and counted."""
     overlong: Literal["drop", "truncate_left", "truncate_right", "error"] = "drop"
-    """What happens to a conversation of more than `training.seq_len` tokens; truncating cuts off that side."""
+    """What happens to a conversation, or a side of a pair, of more than `training.seq_len` tokens; truncating cuts off
+    its left or right."""
     packing: Literal["best_fit"] | None = None
     """Put several conversations into a row, kept apart in attention and positions; unset, each is its own row."""
     held_out: HeldOut = field(default_factory=HeldOut)
@@ -213,6 +217,24 @@ class Lora:
     def of(cls, config: Mapping[str, Any]) -> Lora:
         """The section ``lora`` of a training's config."""
         return cls(**(config.get("lora") or {}))
+
+
+@dataclass
+class Prefer:
+    """Preference optimisation: the loss over pairs of a chosen and a rejected answer."""
+
+    loss: Literal["dpo", "ipo"] = "dpo"
+    """`dpo` (arXiv:2305.18290), or `ipo` (arXiv:2310.12036) on log-probabilities averaged over an answer's tokens."""
+    beta: float = 0.1
+    """How strongly the model is held to its base: a reward is beta times the log-probability over the base's. For `ipo`
+    it is the paper's τ."""
+    label_smoothing: float = 0.0
+    """The share of the pairs that are taken to be the wrong way round (`dpo` alone): from 0 to below 0.5."""
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Prefer:
+        """The section ``prefer`` of a training's config."""
+        return cls(**(config.get("prefer") or {}))
 
 
 @dataclass

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,15 +87,36 @@ class ChatFormat:
 
     def missing(self, row: Mapping[str, Any]) -> list[Problem]:
         """A problem for each required column that a row lacks."""
-        missing = [column for name in REQUIRED[self.layout] if (column := self.columns[name]) not in row]
-        if not missing:
-            return []
-        found = ", ".join(str(key) for key in row) or "nothing"
-        hint = f"set data.columns, or data.chat_format to one of {', '.join(COLUMNS)}"
-        return [
-            Problem(f"there is no column {column!r}; the row has: {found}", "data.columns", hint=hint)
-            for column in missing
-        ]
+        return missing_columns([self.columns[name] for name in REQUIRED[self.layout]], row, COLUMNS)
+
+
+def missing_columns(required: list[str], row: Mapping[str, Any], layouts: Iterable[str]) -> list[Problem]:
+    """A problem for each column that a row lacks; ``layouts`` are the names that ``data.chat_format`` may have."""
+    found = ", ".join(str(key) for key in row) or "nothing"
+    hint = f"set data.columns, or data.chat_format to one of {', '.join(layouts)}"
+    return [
+        Problem(f"there is no column {column!r}; the row has: {found}", "data.columns", hint=hint)
+        for column in required
+        if column not in row
+    ]
+
+
+def listed(value: Any, role: str) -> Any:
+    """A list of messages if a value is one, or one message, or the JSON text of either; otherwise the value.
+
+    ``role`` is the key of a message's role. CSV files have lists as JSON texts only, and a text that merely looks like
+    one stays a text.
+    """
+    found = value
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    if isinstance(found, dict):
+        found = [found]
+    is_list = isinstance(found, list) and found and all(isinstance(one, dict) and role in one for one in found)
+    return found if is_list else value
 
 
 class _Reading:
@@ -199,7 +220,8 @@ class _Reading:
 
     def _prompt_completion(self, rest: dict[str, Any]) -> list[Any]:
         """Prompt and completion may each be a text or a list of messages; only the completion is trained."""
-        prompt, completion = (self._listed(self._value(name)) for name in ("prompt", "completion"))
+        role = self.columns["role"]
+        prompt, completion = (listed(self._value(name), role) for name in ("prompt", "completion"))
         asked: Any = [{"role": "user", "content": prompt}]
         if isinstance(prompt, list):
             read = self._list(prompt, self.columns["prompt"])
@@ -207,20 +229,3 @@ class _Reading:
         if isinstance(completion, list):
             return [*asked, *self._list(completion, self.columns["completion"])]
         return self._with_thoughts([*asked, {"role": "assistant", "content": completion}], rest)
-
-    def _listed(self, value: Any) -> Any:
-        """A list of messages if a value is one, or one message, or the JSON text of either; otherwise the value.
-
-        CSV files have lists as JSON texts only, and a text that merely looks like one stays a text.
-        """
-        listed = value
-        if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
-            try:
-                listed = json.loads(value)
-            except (ValueError, RecursionError):
-                return value
-        if isinstance(listed, dict):
-            listed = [listed]
-        role = self.columns["role"]
-        is_list = isinstance(listed, list) and listed and all(isinstance(one, dict) and role in one for one in listed)
-        return listed if is_list else value

@@ -14,17 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titanflow.common.errors import DataError, Problem
-from titanflow.config.keys.chat_columns import REQUIRED, check_declaration
+from titanflow.config.keys.chat_columns import check_declaration, required_columns
 from titanflow.config.keys.training import Data
-from titanflow.data.chat.layout import ChatFormat, Unreadable
+from titanflow.data.chat.layout import Unreadable
 from titanflow.data.files.file_rows import Row, Unit, rows_of
 from titanflow.data.files.json_rows import JsonFault, parsed_json
 from titanflow.data.files.local_files import Ending, local_files
 from titanflow.data.files.read_source import read_source
 from titanflow.data.files.sources import PIECE, PLACE, Source, SourceFile, check_one_source, load_from_hub
 from titanflow.data.files.spans import Span
+from titanflow.data.pairs.layout import format_of
 from titanflow.data.parts.work import Work
 from titanflow.data.stdlib import chats as stdlib_chats
+from titanflow.data.stdlib import pairs as stdlib_pairs
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,7 +37,7 @@ _OF_FILES = {ROW, PIECE, PLACE}
 
 
 def load_chats(data: Data, work: Work) -> Source:
-    """Loads the conversations of a data config.
+    """Loads the conversations, or pairs, of a data config.
 
     Raises:
         DataError: there are no rows, they can't be read, or the first has none of the declared columns.
@@ -92,13 +94,16 @@ def _as_json(row: Row) -> str:
 
 def _check_first(row: Any, source: Source, data: Data) -> None:
     """Refuses a wrong declaration once, rather than in each row."""
-    if isinstance(row, dict) and len(missing := ChatFormat.of(data).missing(row)) == len(REQUIRED[data.chat_format]):
+    if isinstance(row, dict) and len(missing := format_of(data).missing(row)) == len(required_columns(data)):
         raise DataError([replace(one, origin=source.origin(0)) for one in missing])
 
 
 def _built_in(data: Data) -> Source:
     from datasets import Dataset
 
+    if data.kind == "pairs" and data.source == "stdlib_pairs":
+        rows = stdlib_pairs.pairs(data.part or "train", data.limit)
+        return Source(Dataset.from_list(rows), [SourceFile("stdlib_pairs")])
     if data.source != "stdlib_chats":
         raise DataError(Problem(f"there are no chats in the source {data.source}", "data.source", "", "stdlib_chats"))
     chats = stdlib_chats.chats(data.part or "train", data.limit)

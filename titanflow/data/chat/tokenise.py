@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -44,10 +44,9 @@ if TYPE_CHECKING:
 SHOWN = 5
 """Dropped rows of each reason whose places are kept."""
 _BATCH = 512
-# Rows of each batch that are encoded again as inference does, for comparison.
-_COMPARED = 16
-
-_COLUMNS = ("number", "ids", "trained", "ends", "within", "bytes", "reason", "problem", "said")
+COMPARED = 16
+"""Rows of each batch that are encoded again as inference does, for comparison."""
+COLUMNS = ("number", "ids", "trained", "ends", "within", "bytes", "reason", "problem", "said")
 
 MALFORMED = "malformed"
 REFUSED = "refused_by_template"
@@ -75,9 +74,18 @@ class ChatPlan:
 
 
 def write_chats(
-    source: Source, data: Data, tokenizer: Path, plan: ChatPlan, fingerprint: str, folder: Path, work: Work
+    source: Source,
+    data: Data,
+    tokenizer: Path,
+    plan: ChatPlan,
+    fingerprint: str,
+    folder: Path,
+    work: Work,
+    encode: Callable[..., Any] | None = None,
 ) -> None:
     """Writes conversations with the masks of their trained tokens, packed if ``data.packing`` says so.
+
+    ``encode`` makes the rows of something else than conversations, as pairs, with the columns of :func:`encode_rows`.
 
     Raises:
         DataError: some conversations can't be trained on and may not be dropped (their first twenty problems), a mask
@@ -89,18 +97,24 @@ def write_chats(
         each = EachTurn.of(source, data, work)
         source, lasts = each.source, each.lasts
     options = {"tokenizer": str(tokenizer), "plan": plan, "data": data, "lasts": lasts}
-    encoded = map_rows(source.rows, encode_rows, options, work, _BATCH, source.key and fingerprint + source.key)
+    encoded = map_rows(
+        source.rows, encode or encode_rows, options, work, _BATCH, source.key and fingerprint + source.key
+    )
     dropped, shown = _dropped(encoded, source, data)
     lengths = list_lengths(encoded)
     kept = lengths > 0
     documents = lengths[kept]
-    packs = best_fit(documents, plan.seq_len) if data.packing else None
+    splits = column_values(encoded, "split")[kept] if "split" in encoded.column_names else None
+    # The sides of a pair stand in two rows, beside each other.
+    sides = documents if splits is None else np.maximum(splits, documents - splits)
+    room = plan.seq_len if splits is None else 2 * plan.seq_len
+    packs = best_fit(sides, plan.seq_len) if data.packing else None
     rows = len(packs[1]) - 1 if packs else len(documents)
     places, sizes = source.places(), column_values(encoded, "bytes")
     files = count_files(source, column_values(encoded, "reason"), sizes)
     unread, notes = said_in_all(encoded)
     info = DatasetInfo(
-        kind="chat",
+        kind="chat" if splits is None else "pairs",
         name=data.name,
         fingerprint=fingerprint,
         documents=len(documents),
@@ -112,12 +126,12 @@ def write_chats(
         vocab_size=loaded.vocab_size,
         pad_id=loaded.pad_id,
         seq_len=plan.seq_len,
-        longest=int(documents.max(initial=0)),
+        longest=int(sides.max(initial=0)),
         ends_of_turn=_ends_of_turn(encoded, loaded, plan),
         dropped=dropped,
         dropped_rows=shown,
         packing=data.packing,
-        fill=round(float(documents.sum()) / max(rows * plan.seq_len, 1), 4),
+        fill=round(float(documents.sum()) / max(rows * room, 1), 4),
         proved=int(kept[: plan.proof_rows].sum()),
         template=plan.template_name,
         turns=plan.turns,
@@ -137,6 +151,7 @@ def write_chats(
         places=places[kept],
         hashes=column_values(encoded, "hash")[kept],
         packs=packs,
+        splits=splits,
     )
 
 
@@ -156,7 +171,7 @@ def encode_rows(
         out, the ``problem`` (:class:`titanflow.common.errors.Problem`) as JSON, and ``said``
         (:func:`titanflow.data.chat.unread.row_said`).
     """
-    encoder, layout = _encoder(tokenizer, plan), ChatFormat.of(data)
+    encoder, layout = encoder_of(tokenizer, plan), ChatFormat.of(data)
     proofs, ends = (MaskProof(encoder), TextProof(encoder)), TurnEndReader(encoder)
     rows = list(decoded(batch))
     read = [with_what_is_lost(layout.conversation(row), plan.template) for row in rows]
@@ -164,7 +179,7 @@ def encode_rows(
     if lasts is not None:
         read = [until(conversation, int(lasts[number])) for number, conversation in zip(numbers, read, strict=True)]
     encoded = iter(encoder.encode_batch([conversation for conversation in read if not conversation.problems]))
-    columns: dict[str, Any] = {name: [] for name in _COLUMNS}
+    columns: dict[str, Any] = {name: [] for name in COLUMNS}
     compared = 0
     for number, conversation in zip(numbers, read, strict=True):
         if conversation.problems:
@@ -172,14 +187,14 @@ def encode_rows(
         else:
             is_proved = plan.proof_rows is None or number < plan.proof_rows
             whole = next(encoded)
-            outcome = _outcome(conversation, whole, plan, data, proofs if is_proved else None)
+            outcome = outcome_of(conversation, whole, plan, data, proofs if is_proved else None)
             if outcome.encoded is not None and isinstance(whole, Encoded):
                 outcome = replace(outcome, ends=ends.read(whole))
-            if compared < _COMPARED and isinstance(whole, Encoded) and not outcome.problem:
+            if compared < COMPARED and isinstance(whole, Encoded) and not outcome.problem:
                 compared += 1
                 fault = inference_check(tokenizer).chat_fault(encoder, conversation, whole)
                 outcome = Outcome(UNPROVED, fault) if fault else outcome
-        _append(columns, number, outcome, conversation, encoder.tokenizer.vocab_size)
+        append_outcome(columns, number, outcome, conversation, encoder.tokenizer.vocab_size)
         notes = [*outcome.notes, QUOTED] if outcome.encoded and outcome.encoded.quotes else outcome.notes
         columns["said"].append(row_said(conversation, notes, plan.template))
     return {**columns, "hash": np.array(hashes, np.uint64)}
@@ -196,7 +211,7 @@ class Outcome:
     ends: TurnEnds = field(default_factory=TurnEnds)
 
 
-def _outcome(
+def outcome_of(
     conversation: Conversation,
     encoded: Encoded | ChatRefused,
     plan: ChatPlan,
@@ -236,7 +251,7 @@ def _fitted(encoded: Encoded, seq_len: int, overlong: str) -> Outcome:
     return Outcome(encoded=encoded, notes=notes) if encoded.trained.any() else Outcome(NOT_TRAINED)
 
 
-def _append(
+def append_outcome(
     columns: dict[str, Any], number: int, outcome: Outcome, conversation: Conversation, vocab_size: int
 ) -> None:
     encoded = outcome.encoded
@@ -307,5 +322,5 @@ def _left_out(encoded: Dataset) -> Iterator[tuple[int, str, str]]:
 
 
 @lru_cache(maxsize=2)
-def _encoder(tokenizer: str, plan: ChatPlan) -> ChatEncoder:
+def encoder_of(tokenizer: str, plan: ChatPlan) -> ChatEncoder:
     return ChatEncoder(load_tokenizer(tokenizer), plan.template, plan.template_name, plan.turns, plan.tool_arguments)

@@ -18,7 +18,8 @@ from titanflow.data.chat.layout import ChatFormat
 from titanflow.data.chat.source import decoded
 from titanflow.data.files.sources import Source
 from titanflow.data.files.text_source import TEXT
-from titanflow.data.held_out.row_hash import BITS, chat_hash, text_hash
+from titanflow.data.held_out.row_hash import BITS, chat_hash, pair_hash, text_hash
+from titanflow.data.pairs.layout import PairFormat
 from titanflow.data.parts.mapped import column_values, map_rows
 from titanflow.data.parts.work import Work
 
@@ -87,7 +88,10 @@ def hash_rows(rows: Dataset, data: Data, work: Work) -> NDArray[np.uint64]:
 
 
 def _hashes(batch: dict[str, list[Any]], numbers: list[int], data: Data) -> dict[str, Any]:
-    if data.kind == "chat":
+    if data.kind == "pairs":
+        pairs = PairFormat.of(data)
+        found = [pair_hash(pairs.pair(row), row) for row in decoded(batch)]
+    elif data.kind == "chat":
         layout = ChatFormat.of(data)
         found = [chat_hash(layout.conversation(row), row) for row in decoded(batch)]
     else:

@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from titanflow.data.chat.layout import Conversation
+from titanflow.data.pairs.layout import Pair
 
 BITS = 64
 
@@ -25,8 +26,16 @@ def chat_hash(conversation: Conversation, row: Any) -> int:
     """The hash of a conversation. If it can't be trained on, that of the ``row`` that it was read from."""
     if conversation.problems:
         return text_hash(_canonical(row))
-    said = [{key: value for key, value in turn.items() if key != "train"} for turn in conversation.messages]
-    return text_hash(_canonical(said))
+    return text_hash(_canonical(_said(conversation)))
+
+
+def pair_hash(pair: Pair, row: Any) -> int:
+    """The hash of what both sides of a pair say. If it can't be trained on, that of the ``row``."""
+    return text_hash(_canonical(row if pair.problems else [_said(side) for side in pair.sides]))
+
+
+def _said(conversation: Conversation) -> list[dict[str, Any]]:
+    return [{key: value for key, value in turn.items() if key != "train"} for turn in conversation.messages]
 
 
 def _canonical(value: Any) -> str:

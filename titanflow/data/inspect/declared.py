@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.common.errors import DataError, Problem
-from titanflow.config.keys.chat_columns import REQUIRED
-from titanflow.config.keys.training import Data
-from titanflow.data.chat.layout import ChatFormat
+from titanflow.config.keys.chat_columns import required_columns
+from titanflow.config.keys.training import RENDERED_KINDS, Data
 from titanflow.data.files.local_files import KEY, local_files
 from titanflow.data.inspect.chat_columns import has_conversations
 from titanflow.data.inspect.head import Head, read_head
 from titanflow.data.inspect.text_columns import column_names
+from titanflow.data.pairs.layout import format_of
 
 BYTES = 1 << 16
 """A plan reads about so much of a file."""
@@ -35,7 +35,7 @@ def check_declared(data: Mapping[str, Any]) -> None:
     except DataError:
         # The reading of the whole file says where and why.
         return
-    (_check_chats if data["kind"] == "chat" else _check_text)(file, head, data)
+    (_check_chats if data["kind"] in RENDERED_KINDS else _check_text)(file, head, data)
 
 
 def _check_text(file: Path, head: Head, data: Mapping[str, Any]) -> None:
@@ -53,6 +53,7 @@ def _check_chats(file: Path, head: Head, data: Mapping[str, Any]) -> None:
     if head.is_text:
         expected = "conversations: .jsonl, .json, .parquet, .csv or .tsv"
         raise DataError(Problem(f"{file} is plain text", KEY, expected=expected))
-    missing = [ChatFormat.of(Data(**data)).missing(row) for _, row in head.rows]
-    if missing and all(len(one) == len(REQUIRED[data["chat_format"]]) for one in missing):
+    config = Data(**data)
+    missing = [format_of(config).missing(row) for _, row in head.rows]
+    if missing and all(len(one) == len(required_columns(config)) for one in missing):
         raise DataError(missing[0])

@@ -15,6 +15,7 @@ from titanflow.architectures.base import FOLLOWS_SEQ_LEN, BaseArchitecture, is_m
 from titanflow.architectures.new_tokens import new_tokens, token_rows
 from titanflow.config.batch import GLOBAL, LOCAL, global_batch_size, rows_key
 from titanflow.config.device import stage_device
+from titanflow.config.keys.training import RENDERED_KINDS
 from titanflow.config.mixture import mixture_members
 from titanflow.config.model_args import family
 from titanflow.data.dataset_info import is_complete, read_facts
@@ -61,7 +62,7 @@ def inheritance_table(base: BaseArchitecture, run: StageRun) -> list[Inheritance
 def _loss_mask(base: BaseArchitecture, run: StageRun) -> InheritanceRow:
     """The tokens that count in the loss: all of a text, or the assistant's in a chat."""
     info = _prepared(run)
-    here = "on" if info.get("kind") == "chat" else _mask(run.config)
+    here = "on" if info.get("kind") in RENDERED_KINDS else _mask(run.config)
     before = _mask(base.config) if base.config else None
     row = _own("loss_mask", before, here, base, run.origins.get("data.kind", ""))
     row.here += f", {info['trained_tokens']:,} of {info['tokens']:,} tokens trained" if info else ""
@@ -71,7 +72,7 @@ def _loss_mask(base: BaseArchitecture, run: StageRun) -> InheritanceRow:
 def _mask(config: Mapping[str, Any]) -> str:
     data = config.get("data") or {}
     members = mixture_members(data).values() or [data]
-    return "on" if any(member.get("kind") == "chat" for member in members) else "off"
+    return "on" if any(member.get("kind") in RENDERED_KINDS for member in members) else "off"
 
 
 def _prepared(run: StageRun) -> dict[str, Any]:

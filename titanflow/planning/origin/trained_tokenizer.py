@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from titanflow.common.errors import Problem
 from titanflow.config.division import sources
-from titanflow.config.keys.training import is_divided
+from titanflow.config.keys.training import RENDERED_KINDS, is_divided
 from titanflow.config.module import Module
 from titanflow.planning.origin.given_tokenizer import EXPECTED, KEYS
 
@@ -18,7 +18,7 @@ def untrainable(module: Module, vocab_size: int) -> list[Problem]:
     if data["streaming"]:
         problems.append(module.problem("data.streaming", "a tokenizer can't be trained on a stream", _GIVEN))
     for key, source in sources(data, "data").items():
-        if source["kind"] == "chat" and not source["source"] and is_divided(source):
+        if source["kind"] in RENDERED_KINDS and not source["source"] and is_divided(source):
             # By its text column a row could fall into another part than by its conversation.
             message = "conversations are held out, and a tokenizer is trained on text"
             problems.append(module.problem(f"{key}.held_out", message, _GIVEN))

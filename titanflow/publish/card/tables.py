@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from titanflow.config.keys.training import RENDERED_KINDS
 from titanflow.publish.bundle import WEIGHTS, Bundle
 from titanflow.publish.card.markdown import code, plain
 from titanflow.publish.card.score_table import MISSING, LastPublished, columns, score_rows
@@ -94,7 +95,7 @@ def data_table(data: list[TrainingData]) -> Table:
             number_text(one.documents),
             number_text(one.rows),
             number_text(one.tokens),
-            number_text(one.trained_tokens) if one.kind == "chat" else "all",
+            number_text(one.trained_tokens) if one.kind in RENDERED_KINDS else "all",
             plain(", ".join(f"{count:,} {reason}" for reason, count in one.dropped.items())),
         ]
         for one in data

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from titan.train.prefer.loss import STATISTICS, Sides, answer_logps, pair_losses, statistics
-from titanflow.config.keys.prefer import Prefer
+from titanflow.config.keys.training import Prefer
 
 pytestmark = pytest.mark.slow
 VOCAB = 48
