@@ -18,6 +18,7 @@ from flows.verified_plan import verified_plan
 from tasks.evaluate import evaluate
 from tasks.hub_token import check_token
 from tasks.jobs.follow import jobs_end_with
+from tasks.prefer import prefer
 from tasks.prepare import prepare
 from tasks.pretrain import pretrain
 from tasks.publish import push_to_hub
@@ -36,7 +37,14 @@ from titanflow.runs.contract import Strict
 from titanflow.runs.manifest import Manifest
 from titanflow.runs.results import PublishResult, StageResult
 
-TASKS = {"prepare": prepare, "pretrain": pretrain, "sft": sft, "evaluate": evaluate, "publish": push_to_hub}
+TASKS = {
+    "prepare": prepare,
+    "pretrain": pretrain,
+    "sft": sft,
+    "prefer": prefer,
+    "evaluate": evaluate,
+    "publish": push_to_hub,
+}
 """The task of each kind of stage."""
 LEFT = ("published", "proposed")
 """The statuses of a publish stage that has left a model somewhere."""

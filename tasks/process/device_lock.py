@@ -12,9 +12,9 @@ from typing import IO
 
 from titanflow.common.file_lock import sign, take
 from titanflow.config.device import Device, this_machine
-from titanflow.runs.contract import StageRun
+from titanflow.runs.contract import TRAINED, StageRun
 
-ON_DEVICES = ("pretrain", "sft", "evaluate")
+ON_DEVICES = (*TRAINED, "evaluate")
 POLL_SECONDS = 1.0
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 

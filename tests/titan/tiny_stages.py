@@ -55,6 +55,37 @@ def write_chat_rows(folder: Path, chats: int, seed: int, seq_len: int = SEQ_LEN,
     return folder
 
 
+def write_pair_rows(folder: Path, pairs: int, seed: int, seq_len: int = SEQ_LEN, packed: bool = False) -> Path:
+    """Pairs of two answers of different lengths to one prompt; the tokens are the same whether they are packed."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    documents, trained, splits = [], [], []
+    for _ in range(pairs):
+        prompt = random.integers(4, VOCAB, size=random.integers(1, seq_len // 4))
+        # Chosen answers go up and rejected ones down, which a model can tell.
+        sizes = random.integers(1, seq_len // 2, size=2)
+        answers = [(random.integers(4, VOCAB) + np.arange(size)[::step]) % VOCAB for step, size in ((1, sizes[0]), (-1, sizes[1]))]
+        sides = [np.concatenate([prompt, answer]) for answer in answers]
+        documents.append(np.concatenate(sides).astype(np.uint16))
+        trained.append(np.concatenate([np.arange(len(side)) >= len(prompt) for side in sides]))
+        splits.append(len(sides[0]))
+    lengths = np.array([len(one) for one in documents])
+    longer = np.maximum(splits, lengths - splits)
+    np.save(folder / "tokens.npy", np.concatenate(documents))
+    np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    np.save(folder / "trained.npy", np.concatenate(trained))
+    np.save(folder / "splits.npy", np.array(splits, np.int64))
+    counts = {"documents": pairs, "tokens": int(lengths.sum()), "rows": pairs}
+    counts["trained_tokens"] = int(np.concatenate(trained).sum())
+    if packed:
+        members, offsets = best_fit(longer, seq_len)
+        np.save(folder / "members.npy", members)
+        np.save(folder / "row_offsets.npy", offsets)
+        counts["rows"] = len(offsets) - 1
+    _write_info(folder, kind="pairs", seq_len=seq_len, packing="best_fit" if packed else None, **counts)
+    return folder
+
+
 def _write_info(folder: Path, **values: Any) -> None:
     common = {"name": folder.name, "fingerprint": "0", "bytes": 0, "dtype": "uint16", "vocab_size": VOCAB, "pad_id": 3}
     (folder / "dataset.json").write_text(json.dumps(common | values))

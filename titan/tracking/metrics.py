@@ -37,8 +37,9 @@ class StageMetrics(MetricsProcessor):
     """torchtitan's metrics processor with the records of a stage.
 
     ``trained_tokens`` counts this rank's trained labels; the trainer adds to it. ``tokens`` returns the input tokens of
-    all ranks so far, ``shares`` each source's share of them in a mixture, and ``routers`` the routers' statistics, only
-    called in logged steps.
+    all ranks so far, ``shares`` each source's share of them in a mixture, ``routers`` the routers' statistics, and
+    ``pairs`` a section of those of preferences; all are only called in logged steps. ``is_of_tokens`` says that the
+    loss is in nats a token, so that it has a perplexity.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class StageMetrics(MetricsProcessor):
         self.tokens: Callable[[], int] = int
         self.shares: Callable[[], dict[str, float]] = dict
         self.routers: Callable[[], dict[str, float]] = dict
+        self.pairs: Callable[[str], dict[str, float]] = lambda section: {}
+        self.is_of_tokens = True
         self._losses: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._validated: set[int] = set()
         self._started = time.perf_counter()
@@ -135,16 +138,17 @@ class StageMetrics(MetricsProcessor):
         record = {
             "step": step,
             "validation_loss": loss,
-            "validation_perplexity": perplexity(loss),
+            **({"validation_perplexity": perplexity(loss)} if self.is_of_tokens else {}),
             "tokens": self.tokens(),
             "seconds": time.perf_counter() - self._started,
         }
         self._validated.add(step)
         self._write(record)
         if self.writes:
+            shown = f"  perplexity: {record['validation_perplexity']:,.2f}" if self.is_of_tokens else ""
             logger.info(
-                f"{self.color.yellow}validate step: {step:2}  {self.color.green}loss: {loss:7.4f}  "
-                f"perplexity: {record['validation_perplexity']:,.2f}{self.color.reset}"
+                f"{self.color.yellow}validate step: {step:2}  {self.color.green}loss: {loss:7.4f}{shown}"
+                f"{self.color.reset}"
             )
 
     def _training_record(self, step: int, loss: float, grad_norm: float, extra: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +158,7 @@ class StageMetrics(MetricsProcessor):
         record: dict[str, Any] = {
             "step": step,
             "loss": loss,
-            "perplexity": perplexity(loss),
+            **({"perplexity": perplexity(loss)} if self.is_of_tokens else {}),
             "max_loss": self._max_loss_of_ranks(),
             "learning_rate": float(extra["lr"]),
             "grad_norm": grad_norm,
@@ -173,7 +177,8 @@ class StageMetrics(MetricsProcessor):
         if routers := finite("router", self.routers()):
             record["router"] = routers
         for section, file in MEASURES.items():
-            record[section] = finite(section, file.measure(self))
+            if values := finite(section, file.measure(self)):
+                record[section] = values
         record["seconds"] = time.perf_counter() - self._started
         return record
 
@@ -206,11 +211,19 @@ class StageMetrics(MetricsProcessor):
         memory = self.device_memory_monitor.get_peak_stats()
         logger.info(
             f"{color.red}step: {record['step']:2}  "
-            f"{color.green}loss: {record['loss']:8.5f}  perplexity: {record['perplexity']:,.2f}  "
+            f"{color.green}loss: {record['loss']:8.5f}  {_beside_loss(record)}  "
             f"{color.orange}grad_norm: {record['grad_norm']:7.4f}  lr: {record['learning_rate']:.2e}  "
             f"{color.turquoise}memory: {memory.max_reserved_gib:5.2f}GiB  "
             f"{color.blue}tokens/s: {record['tokens_per_second']:,.0f}{trained}{mfu}{color.reset}"
         )
+
+
+def _beside_loss(record: Mapping[str, Any]) -> str:
+    """What the log shows of a step's loss: its perplexity, or how far apart the answers of pairs are."""
+    if "perplexity" in record:
+        return f"perplexity: {record['perplexity']:,.2f}"
+    rewards = record.get("rewards", {})
+    return f"margin: {rewards.get('margins', 0.0):.4f}  accuracy: {rewards.get('accuracies', 0.0):.2f}"
 
 
 def finite(section: str, values: Mapping[str, float]) -> dict[str, float]:

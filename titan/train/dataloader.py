@@ -13,6 +13,7 @@ from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.config.job_config import DataLoader as DataLoaderConfig
 
+from titan.train.prefer.sides import with_sides, without_pairs
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.data.order import Order, Shuffled
 from titanflow.data.prepared import Row
@@ -22,7 +23,8 @@ WIDTH = 16
 """The width of a trimmed batch is a multiple of so many columns."""
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
-"""``{"input": int64 [batch, seq_len]}``, with ``"positions"`` for packed rows, and ``labels``, all of that shape."""
+"""``{"input": int64 [batch, seq_len]}``, with ``"positions"`` for packed rows, and ``labels``, all of that shape. For
+pairs the batch has two rows for each of the data's, and :data:`titan.train.prefer.sides.KEYS` beside them."""
 
 
 class Rows(Protocol):
@@ -65,15 +67,26 @@ class RowDataset(Dataset[Any]):
         if index >= 0:
             return self.rows.row(index)
         row = self.rows.row(0)
-        return row._replace(labels=np.full_like(row.labels, IGNORE_INDEX))
+        return without_pairs(row)._replace(labels=np.full_like(row.labels, IGNORE_INDEX))
 
 
 def collate(rows: list[Row]) -> Batch:
-    inputs = {"input": torch.from_numpy(np.stack([row.input_ids for row in rows]))}
+    return with_sides(rows, *_joined(rows))
+
+
+def _joined(rows: list[Row]) -> Batch:
+    """The rows as one batch, in which a row of pairs has two rows."""
+    join = np.concatenate if rows[0].pairs is not None else np.stack
+    inputs = {"input": torch.from_numpy(join([row.input_ids for row in rows]))}
     if any(row.positions is not None for row in rows):
-        positions = [np.arange(len(row.labels)) if row.positions is None else row.positions for row in rows]
-        inputs["positions"] = torch.from_numpy(np.stack(positions))
-    return inputs, torch.from_numpy(np.stack([row.labels for row in rows]))
+        positions = [_positions(row) for row in rows]
+        inputs["positions"] = torch.from_numpy(join(positions))
+    return inputs, torch.from_numpy(join([row.labels for row in rows]))
+
+
+def _positions(row: Row) -> NDArray[np.int64]:
+    whole = np.broadcast_to(np.arange(row.labels.shape[-1]), row.labels.shape)
+    return whole if row.positions is None else row.positions
 
 
 def collate_trimmed(rows: list[Row]) -> Batch:
@@ -82,11 +95,11 @@ def collate_trimmed(rows: list[Row]) -> Batch:
     No token sees a later one, so loss and gradients are those of the whole rows. Short conversations save half of
     their batch, which is padding.
     """
-    inputs, labels = collate(rows)
+    inputs, labels = _joined(rows)
     trained = (labels != IGNORE_INDEX).any(dim=0).nonzero()
     last = int(trained[-1]) + 1 if len(trained) else 1
     width = -(-last // WIDTH) * WIDTH
-    return {name: values[:, :width] for name, values in inputs.items()}, labels[:, :width]
+    return with_sides(rows, {name: values[:, :width] for name, values in inputs.items()}, labels[:, :width])
 
 
 def batches(

@@ -98,7 +98,7 @@ def run_stage(run: StageRun, interruption: Interruption) -> int:
     peak = None
     if not is_trained(job_config):
         bring_rows(run)
-        finished = train(job_config, interruption)
+        finished = train(run, job_config, interruption)
         if interruption.requested or not finished:
             end_open_run()
             return INTERRUPTED_EXIT
@@ -161,13 +161,15 @@ def is_trained(job_config: JobConfig) -> bool:
     return any("validation_loss" in record for record in records if record["step"] == steps)
 
 
-def train(job_config: JobConfig, interruption: Interruption) -> bool:
+def train(run: StageRun, job_config: JobConfig, interruption: Interruption) -> bool:
     """Trains to the end; returns False if it was interrupted, with the current step saved."""
     import torch.distributed as dist
 
+    from titan.train.prefer.trainer import PreferenceTrainer
     from titan.train.trainer import Trainer
 
-    trainer = Trainer(job_config, interruption)
+    is_preference = run.kind == "prefer"
+    trainer = PreferenceTrainer(job_config, interruption, run) if is_preference else Trainer(job_config, interruption)
     try:
         finished = trainer.train()
         if finished and rank() == 0:

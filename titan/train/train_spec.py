@@ -21,6 +21,8 @@ from titan.train.data_parallel import equal_to_one_process, with_summed_gradient
 from titan.train.dataloader import MockRows, PreparedDataLoader, Rows
 from titan.train.local_rows import nearest
 from titan.train.optimizer import with_parameter_groups
+from titan.train.prefer.pair_loss import build_pair_loss
+from titan.train.prefer.validate import PairValidator
 from titan.train.streaming import WithinDocuments, streamed
 from titan.train.validate import StageValidator, TextValidator
 from titanflow.architectures.families.registry import ARCHITECTURES, PARAMETER_GROUPS
@@ -53,7 +55,7 @@ def stage_train_spec(spec: TrainSpec, run: StageRun, job_config: JobConfig, over
         build_validator_fn=_validator_builder(spec, run, vocab_size),
         build_metrics_processor_fn=metrics_builder(run),
         build_optimizers_fn=with_parameter_groups(spec.build_optimizers_fn, job_config.optimizer.group_lr, groups),
-        build_loss_fn=with_summed_gradients(spec.build_loss_fn),
+        build_loss_fn=with_summed_gradients(build_pair_loss if run.kind == "prefer" else spec.build_loss_fn),
         parallelize_fn=equal_to_one_process(spec.parallelize_fn),
     )
 
@@ -153,7 +155,8 @@ def _validator_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Calla
         seq_len = validation_seq_len(run, job_config)
         if run.data.validation is not None:
             rows = open_rows(nearest(run, run.data.validation), seq_len)
-            return StageValidator(rows, job_config, trim=may_trim(spec, job_config), **parts)
+            of_kind = PairValidator if run.kind == "prefer" else StageValidator
+            return of_kind(rows, job_config, trim=may_trim(spec, job_config), **parts)
         if job_config.training.mock_data:
             return StageValidator(MockRows(vocab_size, seq_len, MOCK_VALIDATION_ROWS), job_config, **parts)
         if job_config.validation_data.streaming:

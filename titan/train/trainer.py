@@ -145,8 +145,12 @@ class Trainer(torchtitan.train.Trainer):
         )
         if self._routers is not None:
             self._routers.add_microbatch()
-        self.metrics_processor.add_loss(loss.detach() * global_valid_tokens, (labels != IGNORE_INDEX).sum())
+        self.metrics_processor.add_loss(loss.detach() * global_valid_tokens, self.loss_parts(input_dict, labels))
         return loss
+
+    def loss_parts(self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+        """The number of parts that a microbatch's loss is the sum of, ``[]``: its trained tokens."""
+        return (labels != IGNORE_INDEX).sum()
 
     def _set_up_routers(self) -> RouterStatistics | None:
         """Gives each row of the global batch the same weight in the auxiliary losses, whichever rank computes it."""
@@ -260,20 +264,32 @@ class Trainer(torchtitan.train.Trainer):
             check_ranks(read_contents(found.path).shapes, data_parallel_degree(self.parallel_dims))
             if self.job_config.lora.rank:
                 checkpoint.check_weights(found.path, self.checkpointer.states[MODEL].state_dict())
-                self._load_base()
+            if self.job_config.lora.rank or self.looks_at_base:
+                self._load_base(resumes=True)
+                self.base_is_loaded()
             self.checkpointer.load(step=found.step)
             self._saver.saved_step = found.step
             return
         self._load_base()
+        self.base_is_loaded()
 
-    def _load_base(self) -> None:
-        """Loads what the stage starts from; for LoRA that is the frozen weights, which its own checkpoints lack."""
+    looks_at_base = False
+    """Whether a stage that resumes needs its base's weights before its own, for :meth:`base_is_loaded`."""
+
+    def base_is_loaded(self) -> None:
+        """Called when the model has its base's weights, before those of a checkpoint."""
+
+    def _load_base(self, resumes: bool = False) -> None:
+        """Loads what the stage starts from; for LoRA that is the frozen weights, which its own checkpoints lack.
+
+        A stage that ``resumes`` has checkpoints of its own, which torchtitan would load in place of its base.
+        """
         config = self.job_config.checkpoint
         if config.initial_load_path:
             weights = named_weights(Path(config.initial_load_path))
             self.checkpointer.initial_load_path = str(weights.whole)
             grows = bool(self.job_config.sft.new_special_tokens)
-            if self.job_config.lora.rank or weights.adapters or grows:
+            if resumes or self.job_config.lora.rank or weights.adapters or grows:
                 load_weights(self.model_parts, weights, self.checkpointer.sd_adapter, grows=grows)
                 return
             if self._routers is not None and self._load_dense(weights.whole):

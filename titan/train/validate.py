@@ -96,15 +96,19 @@ class StageValidator(Validator):
             sums += self._batch_sums(list(model_parts), input_dict, labels)
         for part in model_parts:
             part.train()
-            _reshard(part)
+            reshard(part)
+        loss, tokens = self.of_all_ranks(sums).tolist()
+        return loss / tokens if tokens else None
+
+    def of_all_ranks(self, sums: torch.Tensor) -> torch.Tensor:
+        """The sums of the ranks' values, 1-D."""
         dims = self.parallel_dims
         meshes = [dims.get_optional_mesh("loss")] if dims.dp_cp_enabled else []
         # Only the ranks with a pipeline's last stage know the loss.
         meshes += [dims.get_mesh("pp")] if dims.pp_enabled else []
         for mesh in meshes:
             sums = torch.tensor([dist_utils.dist_sum(one, mesh) for one in sums], dtype=sums.dtype, device=sums.device)
-        loss, tokens = sums.tolist()
-        return loss / tokens if tokens else None
+        return sums
 
     def _batch_sums(
         self, model_parts: list[nn.Module], input_dict: dict[str, torch.Tensor], labels: torch.Tensor
@@ -143,7 +147,7 @@ class StageValidator(Validator):
         return losses
 
 
-def _reshard(part: nn.Module) -> None:
+def reshard(part: nn.Module) -> None:
     """Frees what FSDP gathered: it keeps the last modules of a forward pass whole for a backward pass, which a
     validation hasn't, and a model with whole modules can't be saved."""
     for module in part.modules():

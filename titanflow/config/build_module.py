@@ -19,8 +19,9 @@ from titanflow.config.module import Module, stage_schema
 from titanflow.config.module_files import Entry, merge_files
 from titanflow.config.stages import entry_problems, kind_of
 from titanflow.files.yaml_source import Leaf, Tree, first_origin, flatten, leaves, take_out
+from titanflow.runs.contract import TRAINED
 
-FRAMEWORKS = {"pretrain": "torchtitan", "sft": "torchtitan", "evaluate": "lm_eval", "publish": "huggingface_hub"}
+FRAMEWORKS = dict.fromkeys(TRAINED, "torchtitan") | {"evaluate": "lm_eval", "publish": "huggingface_hub"}
 
 
 def build_module(

@@ -19,6 +19,7 @@ MODULES: dict[StageKind, str] = {
     "prepare": "titanflow.data.prepare",
     "pretrain": "titan.train.train",
     "sft": "titan.train.train",
+    "prefer": "titan.train.train",
     "evaluate": "titan.evaluate.evaluate",
     "publish": "titanflow.publish.publish",
 }

@@ -27,6 +27,7 @@ PACKAGES: dict[StageKind, tuple[str, ...]] = {
     "prepare": ("datasets", "tokenizers"),
     "pretrain": ("torch", "torchtitan"),
     "sft": ("torch", "torchtitan"),
+    "prefer": ("torch", "torchtitan"),
     "evaluate": ("torch", "lm_eval", "transformers"),
     "publish": ("torch", "huggingface_hub"),
 }

@@ -19,12 +19,12 @@ from titanflow.common.errors import Problem
 from titanflow.common.files import write_text_atomically
 from titanflow.files.own_files import readable
 
-StageKind = Literal["prepare", "pretrain", "sft", "evaluate", "publish"]
+StageKind = Literal["prepare", "pretrain", "sft", "prefer", "evaluate", "publish"]
 """What a stage does. Its name is the module's, which may be another: an experiment may have two stages of a kind."""
 PREPARE: Literal["prepare"] = "prepare"
 """The stage that belongs to no module: it makes the data of all."""
 KINDS: tuple[StageKind, ...] = get_args(StageKind)
-TrainedKind = Literal["pretrain", "sft"]
+TrainedKind = Literal["pretrain", "sft", "prefer"]
 """The kinds of stages that train a model."""
 TRAINED: tuple[StageKind, ...] = get_args(TrainedKind)
 KIND_OF: dict[str, StageKind] = {**{kind: kind for kind in KINDS}, "pre_trainer": "pretrain", "post_trainer": "sft"}

@@ -5,37 +5,14 @@ All of a pair's values have the shape ``[pairs, 2]``: the chosen answer, then th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import logsigmoid
 from torchtitan.components.loss import IGNORE_INDEX
 
+from titan.train.prefer.sides import Sides
 from titanflow.config.keys.training import Prefer
-
-
-@dataclass(frozen=True)
-class Sides:
-    """Where the answers of a batch stand.
-
-    Attributes:
-        lengths: the tokens of each stretch of the batch, row after row: answers with their prompts, and padding; int64
-            ``[stretches]``.
-        places: the stretches that are a pair's sides: int64 ``[pairs, 2]``.
-    """
-
-    lengths: torch.Tensor
-    places: torch.Tensor
-
-    def sums(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum of each side's values, ``[pairs, 2]``; ``values`` has one for each of the batch's tokens.
-
-        Each stretch is summed by itself, so that the sum is the same in each run: adding by index isn't, on a GPU.
-        """
-        stretches = torch.segment_reduce(values.flatten(), "sum", lengths=self.lengths, unsafe=True)
-        return stretches.index_select(0, self.places.flatten()).view(-1, 2)
 
 
 def answer_logps(logits: torch.Tensor, labels: torch.Tensor, sides: Sides) -> tuple[torch.Tensor, torch.Tensor]:

@@ -305,6 +305,8 @@ class TRAINING_SECTIONS:  # noqa: N801  (a namespace of sections, read like torc
     """The base of a fine-tuning stage."""
     lora: Lora = field(default_factory=Lora)
     """Fine-tuning by adapters."""
+    prefer: Prefer = field(default_factory=Prefer)
+    """Preference optimisation (a stage of the kind `prefer`)."""
     optimizer: OptimizerAdditions = field(default_factory=OptimizerAdditions)
     """Additions to torchtitan's `optimizer`."""
     training: TrainingAdditions = field(default_factory=TrainingAdditions)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from titan.train.prefer.loss import STATISTICS, Sides, answer_logps, pair_losses, statistics
+from titan.train.prefer.loss import STATISTICS, answer_logps, pair_losses, statistics
+from titan.train.prefer.sides import Sides
 from titanflow.config.keys.training import Prefer
 
 pytestmark = pytest.mark.slow
@@ -129,10 +130,10 @@ def _batch(pairs: list[dict[str, Any]]) -> tuple[dict[str, torch.Tensor], Sides]
     width = max(len(ids) for ids, _ in answers)
     inputs = torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in answers])
     labels = torch.tensor([_shifted(*answer) + [-100] * (width - len(answer[0])) for answer in answers])
-    places = torch.arange(len(answers)).view(-1, 2)
+    numbers, places = torch.arange(len(pairs)), torch.arange(len(answers)).view(-1, 2)
     mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids, _ in answers])
     batch = {"input_ids": inputs, "labels": labels, "attention_mask": mask}
-    return batch, Sides(torch.full((len(answers),), width), places)
+    return batch, Sides(numbers, torch.full((len(answers),), width), places)
 
 
 def _packed_batch(pairs: list[dict[str, Any]]) -> tuple[dict[str, torch.Tensor], Sides]:
@@ -145,7 +146,7 @@ def _packed_batch(pairs: list[dict[str, Any]]) -> tuple[dict[str, torch.Tensor],
     seen = (documents[:, None] == documents[None, :]) & torch.ones(len(documents), len(documents)).tril().bool()
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
     batch = {"input_ids": inputs, "labels": labels, "attention_mask": seen[None, None], "position_ids": positions}
-    return batch, Sides(torch.tensor(lengths), torch.arange(len(answers)).view(-1, 2))
+    return batch, Sides(torch.arange(len(pairs)), torch.tensor(lengths), torch.arange(len(answers)).view(-1, 2))
 
 
 def _answers(pairs: list[dict[str, Any]]) -> list[tuple[list[int], int]]:
