@@ -12,6 +12,7 @@ from titanflow.architectures.families.registry import PARAMETER_GROUPS, packing_
 from titanflow.common.errors import Problem
 from titanflow.config.checks.lora import SAVE_THEM, lora_warnings, saves_tokens
 from titanflow.config.checks.model import warn_of_padding, warn_of_schedule
+from titanflow.config.checks.named_values import check_named_values
 from titanflow.config.checks.processes.launcher import check_launcher
 from titanflow.config.checks.processes.parallelism import check_processes, is_sharded
 from titanflow.config.checks.refused import rate_problems, refused_values
@@ -19,7 +20,6 @@ from titanflow.config.keys.repositories import idle_revisions
 from titanflow.config.keys.training import names_rows
 from titanflow.config.mixture import packs_rows
 from titanflow.config.module import Module
-from titanflow.config.checks.named_values import check_named_values
 
 
 def check_module(module: Module) -> list[Problem]:
@@ -75,7 +75,7 @@ def overruled(module: Module) -> list[str]:
         reasons["training.skip_rows"] = "streamed data has no order to begin later in"
     if module.base is not None:
         initial = ("checkpoint.initial_load_path", "checkpoint.initial_load_in_hf")
-        reasons |= dict.fromkeys(initial, f"{module.name} starts from its base's checkpoint")
+        reasons |= dict.fromkeys(initial, f"{module.name} starts from its base's weights")
     idle = {key: reason for key, reason in reasons.items() if _is_set(module, key)}
     if module.is_written("checkpoint.enable") and not _value(module, "checkpoint.enable"):
         idle["checkpoint.enable"] = "a stage always keeps checkpoints: the next one starts from them"
