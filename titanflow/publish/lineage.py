@@ -160,7 +160,7 @@ def read_chain(run: StageRun, model: str) -> list[TrainedStage]:
     """The finished training stages of a run that lead to a model, first the one that began with none of them."""
     last = read_trained(model, run.stages[model])
     base = last.run.base
-    own = next((name for name in trained_stages(run) if base is not None and run.stages[name] == base), None)
+    own = next((name for name, folder in run.stages.items() if folder == base and folder.name == name), None)
     return [*(read_chain(run, own) if own else ()), last]
 
 
