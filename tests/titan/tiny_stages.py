@@ -64,7 +64,10 @@ def write_pair_rows(folder: Path, pairs: int, seed: int, seq_len: int = SEQ_LEN,
         prompt = random.integers(4, VOCAB, size=random.integers(1, seq_len // 4))
         # Chosen answers go up and rejected ones down, which a model can tell.
         sizes = random.integers(1, seq_len // 2, size=2)
-        answers = [(random.integers(4, VOCAB) + np.arange(size)[::step]) % VOCAB for step, size in ((1, sizes[0]), (-1, sizes[1]))]
+        answers = [
+            (random.integers(4, VOCAB) + np.arange(size)[::step]) % VOCAB
+            for step, size in ((1, sizes[0]), (-1, sizes[1]))
+        ]
         sides = [np.concatenate([prompt, answer]) for answer in answers]
         documents.append(np.concatenate(sides).astype(np.uint16))
         trained.append(np.concatenate([np.arange(len(side)) >= len(prompt) for side in sides]))

@@ -125,6 +125,9 @@ def _find_base(part: ModelPart, earlier: Mapping[str, Module]) -> tuple[BaseArch
     """What a training starts from: an earlier module or an outside model; None after a mistake."""
     section = _section(part.sections, "sft")
     named, revision = section.get("base"), section.get("base_revision")
+    if part.kind == "prefer" and not isinstance(named, Leaf):
+        expected = "the model whose answers are to become better: a module, a folder, or owner/name on the Hub"
+        return None, [Problem("a stage of the kind prefer needs a base", f"{part.module}.base", part.origin, expected)]
     wanted = str(named.value) if isinstance(named, Leaf) else "pretrain"
     other = named_module(wanted, {name: one for name, one in earlier.items() if one.trains})
     if other is not None:

@@ -18,7 +18,7 @@ from titanflow.config.checks.processes.parallelism import check_processes, is_sh
 from titanflow.config.checks.refused import rate_problems, refused_values
 from titanflow.config.keys.repositories import idle_revisions
 from titanflow.config.keys.training import names_rows
-from titanflow.config.mixture import packs_rows
+from titanflow.config.mixture import mixture_members, packs_rows
 from titanflow.config.module import Module
 
 
@@ -76,6 +76,9 @@ def overruled(module: Module) -> list[str]:
     if module.base is not None:
         initial = ("checkpoint.initial_load_path", "checkpoint.initial_load_in_hf")
         reasons |= dict.fromkeys(initial, f"{module.name} starts from its base's weights")
+    if module.kind != "prefer":
+        idle_keys = [f"prefer.{key}" for key in module.config["prefer"]]
+        reasons |= dict.fromkeys(idle_keys, "a stage of the kind prefer reads it")
     idle = {key: reason for key, reason in reasons.items() if _is_set(module, key)}
     if module.is_written("checkpoint.enable") and not _value(module, "checkpoint.enable"):
         idle["checkpoint.enable"] = "a stage always keeps checkpoints: the next one starts from them"
@@ -152,12 +155,59 @@ def _check_sft(module: Module) -> list[Problem]:
     if module.kind != "sft" or module.config["training"]["mock_data"] or _is_set(module, "training.dataset"):
         return []
     if not has_data(module):
-        expected = f"a data file in `modules.{module.name}.data`, or a section `data`"
-        return [module.problem("data", "fine-tuning has nothing to train on", expected)]
+        return [_nothing_to_train_on(module, "fine-tuning")]
     kind = module.config["data"]["kind"]
     if kind == "chat":
         return []
-    return [module.problem("data.kind", f"found {kind}: fine-tuning takes conversations", "chat")]
+    hint = "a stage of the kind prefer trains on pairs" if kind == "pairs" else ""
+    return [module.problem("data.kind", f"found {kind}: fine-tuning takes conversations", "chat", hint)]
+
+
+def _nothing_to_train_on(module: Module, what: str) -> Problem:
+    expected = f"a data file in `modules.{module.name}.data`, or a section `data`"
+    return module.problem("data", f"{what} has nothing to train on", expected)
+
+
+def _check_pairs(module: Module) -> list[Problem]:
+    """Pairs where something else is trained on, and the other way round."""
+    is_preference, problems = module.kind == "prefer", []
+    if is_preference and not has_data(module):
+        return [_nothing_to_train_on(module, "preference optimisation")]
+    for section in ("data", "validation_data"):
+        data = module.config[section]
+        kinds = {source["kind"] for source in mixture_members(data).values()} or {data["kind"]}
+        if not has_data(module, section):
+            continue
+        if is_preference and kinds != {"pairs"}:
+            found = f"found {' and '.join(sorted(kinds))}: preferences are trained on pairs of answers"
+            problems.append(module.problem(f"{section}.kind", found, "pairs"))
+        if not is_preference and module.kind != "sft" and "pairs" in kinds:
+            hint = "a stage of the kind prefer trains on pairs"
+            problems.append(module.problem(f"{section}.kind", f"found pairs, in a {module.kind}", "text or chat", hint))
+    return problems
+
+
+def _check_prefer(module: Module) -> list[Problem]:
+    """What preference optimisation can't do."""
+    if module.kind != "prefer":
+        return []
+    config, problems = module.config, []
+    if config["prefer"]["loss"] == "ipo" and config["prefer"]["label_smoothing"]:
+        found = f"found {config['prefer']['label_smoothing']}, and ipo has no such term"
+        problems.append(module.problem("prefer.label_smoothing", found, "0, or loss: dpo"))
+    if config["training"]["mock_data"]:
+        problems.append(module.problem("training.mock_data", "random tokens are no pairs", "false"))
+    if config["chat"]["turns"] == "each":
+        found = "found each, and a pair is one row with all of its turns"
+        problems.append(module.problem("chat.turns", found, "all or last"))
+    for key in ("pipeline_parallel_degree", "context_parallel_degree"):
+        if config["parallelism"][key] > 1:
+            found = f"found {config['parallelism'][key]}: the loss needs the whole of both answers of a pair"
+            problems.append(module.problem(f"parallelism.{key}", found, "1"))
+    if config["model"]["name"] in PARAMETER_GROUPS:
+        found = f"found {config['model']['name']}: a routed model's auxiliary losses have no meaning for pairs"
+        problems.append(module.problem("model.name", found, "a family without routed layers"))
+    return problems
 
 
 def _check_base_tokenizer(module: Module) -> list[Problem]:
@@ -212,5 +262,5 @@ def _check_new_tokens(module: Module) -> list[Problem]:
 OF_TRAINING = (
     *(_check_datasets, _check_validation, _check_seq_len, _check_refused, _check_config_file),
     *(check_named_values, _check_checkpoints, _check_sft, _check_base_tokenizer, _check_packing, _check_routing),
-    _check_new_tokens,
+    *(_check_new_tokens, _check_pairs, _check_prefer),
 )

@@ -63,6 +63,8 @@ TRAINING: Mapping[str, Mapping[str, float]] = {
     "lora.rank": NATURAL,
     "lora.alpha": POSITIVE,
     "lora.dropout": BELOW_ONE,
+    "prefer.beta": POSITIVE,
+    "prefer.label_smoothing": {"minimum": 0, "exclusiveMaximum": 0.5},
 }
 EVALUATE: Mapping[str, Mapping[str, float]] = {
     **LAUNCHER,

@@ -17,7 +17,8 @@ class Layout:
     """Degrees of parallelism, batch and types of a training module.
 
     ``fsdp`` ranks share each weight: FSDP shards over context parallelism too. A rank's microbatch is ``rows`` of
-    ``seq_len`` tokens; ``batch`` are the rows of a step on all ranks.
+    ``seq_len`` tokens; ``batch`` are the rows of a step on all ranks. A row of pairs has two ``sides`` of so many
+    tokens.
     """
 
     processes: int
@@ -31,6 +32,7 @@ class Layout:
     seq_len: int
     weight_bytes: int
     compute_bytes: int
+    sides: int = 1
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Layout:
@@ -59,6 +61,7 @@ class Layout:
             seq_len=int(training["seq_len"]),
             weight_bytes=BYTES[training["dtype"]],
             compute_bytes=BYTES[training["mixed_precision_param"]],
+            sides=2 if (config.get("data") or {}).get("kind") == "pairs" else 1,
         )
 
     @property
@@ -87,4 +90,4 @@ class Layout:
 
     @property
     def tokens_per_step(self) -> int:
-        return self.batch * self.seq_len
+        return self.batch * self.sides * self.seq_len

@@ -126,7 +126,7 @@ def _tokens_in_flight(config: Mapping[str, Any], layout: Layout) -> int:
     rows, degrees = layout.rows, config["parallelism"]
     if layout.pipeline > 1 and degrees["pipeline_parallel_schedule"].lower() == "1f1b":
         rows = min(rows, layout.pipeline * int(degrees["pipeline_parallel_microbatch_size"]))
-    return rows * layout.seq_len // layout.context
+    return rows * layout.sides * layout.seq_len // layout.context
 
 
 def layer_bytes(family: str, args: Args, layer: int, layout: Layout, device: str) -> int:
@@ -187,13 +187,15 @@ def _logits(config: Mapping[str, Any], args: Args, layout: Layout) -> int:
         rows = min(rows, int(config["parallelism"]["pipeline_parallel_microbatch_size"]))
     shared = layout.tensor if not config["parallelism"]["disable_loss_parallel"] else 1
     cast = layout.activation_bytes if layout.activation_bytes != 4 else 0
-    return int(args["vocab_size"] * rows * layout.seq_len // layout.context * (LOSS_BYTES + cast) // shared)
+    return int(
+        args["vocab_size"] * rows * layout.sides * layout.seq_len // layout.context * (LOSS_BYTES + cast) // shared
+    )
 
 
 def _validation(config: Mapping[str, Any], args: Args, layout: Layout) -> int:
     validation = config["validation"]
     if not validation["enable"]:
         return 0
-    tokens = int(validation["local_batch_size"]) * int(validation["seq_len"]) // layout.context
+    tokens = int(validation["local_batch_size"]) * layout.sides * int(validation["seq_len"]) // layout.context
     shared = layout.tensor if not config["parallelism"]["disable_loss_parallel"] else 1
     return int(args["vocab_size"] * tokens * VALIDATION_BYTES // shared)
