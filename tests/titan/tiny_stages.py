@@ -62,13 +62,10 @@ def write_pair_rows(folder: Path, pairs: int, seed: int, seq_len: int = SEQ_LEN,
     documents, trained, splits = [], [], []
     for _ in range(pairs):
         prompt = random.integers(4, VOCAB, size=random.integers(1, seq_len // 4))
-        # Chosen answers go up and rejected ones down, which a model can tell.
+        # The tokens of chosen answers go up and those of rejected ones down, which a model can tell.
         sizes = random.integers(1, seq_len // 2, size=2)
-        answers = [
-            (random.integers(4, VOCAB) + np.arange(size)[::step]) % VOCAB
-            for step, size in ((1, sizes[0]), (-1, sizes[1]))
-        ]
-        sides = [np.concatenate([prompt, answer]) for answer in answers]
+        answers = [(random.integers(4, VOCAB) + np.arange(size)) % VOCAB for size in sizes]
+        sides = [np.concatenate([prompt, answers[0]]), np.concatenate([prompt, answers[1][::-1]])]
         documents.append(np.concatenate(sides).astype(np.uint16))
         trained.append(np.concatenate([np.arange(len(side)) >= len(prompt) for side in sides]))
         splits.append(len(sides[0]))

@@ -20,8 +20,7 @@ import torch.distributed as dist
 from torchtitan.tools.logging import logger
 
 from titan.train.dataloader import Batch
-from titan.train.prefer.loss import answer_logps
-from titan.train.prefer.sides import Sides, apart
+from titan.train.prefer.sides import PAIRS
 from titanflow.architectures.outside_base import read_base
 from titanflow.common.digests import digest
 from titanflow.common.errors import ConfigError, Problem
@@ -38,8 +37,8 @@ TOLERANCES = {"float32": 1e-4, "bfloat16": 3e-2}
 """How far a token's log-probability may be from the kept one, in nats, by the type that is computed in: kernels and
 numbers of ranks differ by less."""
 
-Forward = Callable[[dict[str, torch.Tensor], torch.Tensor], torch.Tensor]
-"""The logits of a batch, which has only what the model takes."""
+Score = Callable[[dict[str, torch.Tensor], torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""Gives what :func:`titan.train.prefer.loss.answer_logps` does for a batch's inputs and labels."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def _base_digest(run: StageRun) -> str:
 
 
 def reference_logps(
-    place: Place, pairs: int, batches: Iterable[Batch], sample: Iterable[Batch], forward: Forward, mesh: Any
+    place: Place, pairs: int, batches: Iterable[Batch], sample: Iterable[Batch], score: Score, mesh: Any
 ) -> torch.Tensor:
     """The reference's log-probabilities of ``pairs`` pairs, ``[pairs, 2]``; kept ones are compared with a sample's.
 
@@ -110,9 +109,9 @@ def reference_logps(
         kept = place.read()
         if kept.shape != (pairs, 2):
             raise ConfigError(Problem(f"{place.folder} is of {len(kept)} pairs, not {pairs}", hint=place.hint))
-        _compare(place, kept, *_computed(pairs, sample, forward, mesh))
+        _compare(place, kept, *_computed(pairs, sample, score, mesh))
         return kept
-    logps, _, _ = _computed(pairs, batches, forward, mesh)
+    logps, _, _ = _computed(pairs, batches, score, mesh)
     seconds = time.perf_counter() - started
     if dist.get_rank() == 0:
         place.write(logps, seconds)
@@ -122,16 +121,14 @@ def reference_logps(
 
 @torch.no_grad()
 def _computed(
-    pairs: int, batches: Iterable[Batch], forward: Forward, mesh: Any
+    pairs: int, batches: Iterable[Batch], score: Score, mesh: Any
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The log-probabilities and tokens of each answer, ``[pairs, 2]``, and whether a pair is among the ``batches``."""
     logps, tokens, seen = torch.zeros(pairs, 2), torch.zeros(pairs, 2), torch.zeros(pairs)
     for input_dict, labels in batches:
-        inputs, sides = apart(input_dict)
-        logits = forward(inputs, labels)
-        placed = Sides(sides.pairs, sides.lengths.to(logits.device), sides.places.to(logits.device))
-        found, counted = answer_logps(logits, labels.to(logits.device), placed)
-        logps[sides.pairs], tokens[sides.pairs], seen[sides.pairs] = found.float().cpu(), counted.cpu(), 1.0
+        found, counted = score(input_dict, labels)
+        numbers = input_dict[PAIRS]
+        logps[numbers], tokens[numbers], seen[numbers] = found.float().cpu(), counted.cpu(), 1.0
     return _summed(logps, mesh), _summed(tokens, mesh), _summed(seen, mesh)
 
 

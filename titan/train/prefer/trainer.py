@@ -16,7 +16,7 @@ from titan.process.interrupt import Interruption
 from titan.tracking.metrics import data_parallel_degree
 from titan.train.dataloader import Batch, PreparedDataLoader, Rows, ValidationLoader
 from titan.train.local_rows import nearest
-from titan.train.prefer.loss import STATISTICS
+from titan.train.prefer.loss import STATISTICS, answer_logps
 from titan.train.prefer.pair_loss import PairLoss
 from titan.train.prefer.reference import SAMPLED, Place, reference_logps
 from titan.train.prefer.sides import PAIRS, apart
@@ -95,7 +95,7 @@ class PreferenceTrainer(Trainer):
             part.eval()
         with uncounted(self.model_parts):
             logps = reference_logps(
-                *(place, rows.info.documents, self._loader(rows), self._loader(rows, sampled), self._logits, mesh)
+                *(place, rows.info.documents, self._loader(rows), self._loader(rows, sampled), self._score, mesh)
             )
         for part in self.model_parts:
             part.train()
@@ -113,12 +113,12 @@ class PreferenceTrainer(Trainer):
             trim=isinstance(self.dataloader, PreparedDataLoader) and self.dataloader.trim,
         )
 
-    def _logits(self, inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
-        moved = {name: value.to(self.device) for name, value in inputs.items()}
-        tokens, _, extra_inputs, extra_kwargs = super().post_dataloading_process(moved, labels.to(self.device))
+    def _score(self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs, sides = apart({name: value.to(self.device) for name, value in input_dict.items()})
+        batch = super().post_dataloading_process(inputs, labels.to(self.device))
+        tokens, labels, extra_inputs, extra_kwargs = batch
         with self.train_context(), self.maybe_enable_amp:
-            logits: torch.Tensor = self.model_parts[0](tokens, **extra_inputs, **extra_kwargs)
-        return logits
+            return answer_logps(self.model_parts[0](tokens, **extra_inputs, **extra_kwargs), labels, sides)
 
     def statistics(self, section: str) -> dict[str, float]:
         """A section of the step's :data:`titan.train.prefer.loss.STATISTICS`: means over all ranks' pairs."""

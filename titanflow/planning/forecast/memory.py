@@ -187,9 +187,8 @@ def _logits(config: Mapping[str, Any], args: Args, layout: Layout) -> int:
         rows = min(rows, int(config["parallelism"]["pipeline_parallel_microbatch_size"]))
     shared = layout.tensor if not config["parallelism"]["disable_loss_parallel"] else 1
     cast = layout.activation_bytes if layout.activation_bytes != 4 else 0
-    return int(
-        args["vocab_size"] * rows * layout.sides * layout.seq_len // layout.context * (LOSS_BYTES + cast) // shared
-    )
+    tokens = rows * layout.sides * layout.seq_len
+    return int(args["vocab_size"] * tokens // layout.context * (LOSS_BYTES + cast) // shared)
 
 
 def _validation(config: Mapping[str, Any], args: Args, layout: Layout) -> int:
