@@ -161,7 +161,11 @@ def test_two_ranks_train_as_one(
     assert workbench.run(run, ranks=2) == 0, log_of(run)
     assert close(run, trained)
     for ours, theirs in zip(told(run), told(trained), strict=True):
-        assert ours.get("rewards", {}) == pytest.approx(theirs.get("rewards", {}), rel=1e-3, abs=1e-4)
+        # Before the first step a pair's two rewards differ by rounding alone.
+        names = [name for name in ours.get("rewards", {}) if name != "accuracies" or ours["step"] > 1]
+        assert {name: ours["rewards"][name] for name in names} == pytest.approx(
+            {name: theirs["rewards"][name] for name in names}, rel=1e-3, abs=1e-4
+        )
 
 
 def test_packed_pairs_are_trained_as_pairs_with_a_row_each(workbench: Workbench, stage: Stage) -> None:
