@@ -66,7 +66,11 @@ def test_adapters_may_be_pretrained_beside_a_base_alone(load: Load) -> None:
 
 
 def test_training_stages_run_as_written_and_others_behind_them(load: Load) -> None:
-    modules = "  scores: {stage: evaluate, config: evaluate.yaml}\n  more: {stage: pretrain, base: pretrain, overrides: {training: {seq_len: 48}}}\n  evaluate: {stage: evaluate}\n"
+    modules = (
+        "  scores: {stage: evaluate, config: evaluate.yaml}\n"
+        "  more: {stage: pretrain, base: pretrain, overrides: {training: {seq_len: 48}}}\n"
+        "  evaluate: {stage: evaluate}\n"
+    )
     with pytest.raises(ConfigError, match="is of the kind evaluate, as"):
         load(modules=modules)
     assert list(load("modules.evaluate=null", modules=modules).modules) == [
