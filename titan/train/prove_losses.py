@@ -85,6 +85,9 @@ def _problems(run: StageRun, result: TrainResult) -> list[Problem]:
     if result.model_name in PARAMETER_GROUPS:
         why = f"{result.model_name} chooses tokens otherwise in training than its export does"
         problems.append(Problem(why, "model.name", expected="a family that computes the same in both"))
+    if run.kind == "prefer":
+        found = "a preference's loss is that of pairs, which transformers' model doesn't compute"
+        problems.append(Problem(found, "data.kind", expected="text or chat"))
     if packs_rows(run.config.get("data") or {}):
         problems.append(
             Problem("transformers' attention sees across a row's documents", "data.packing", expected="null")

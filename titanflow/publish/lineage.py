@@ -18,7 +18,7 @@ from titanflow import __version__
 from titanflow.architectures.families.registry import export_refusal
 from titanflow.common.errors import DataError, Problem
 from titanflow.config.batch import global_batch_size
-from titanflow.config.keys.training import Lora
+from titanflow.config.keys.training import Lora, Prefer
 from titanflow.evals.asked_tasks import AskedTasks, asked_by
 from titanflow.evals.library import index
 from titanflow.nightly.night import Night, Parent
@@ -307,4 +307,5 @@ def hyperparameters(stage: TrainedStage) -> dict[str, Any]:
         "seed": (config.get("debug") or {}).get("seed"),
         "dtype": training.get("dtype"),
         "lora": asdict(lora) if lora.rank else None,
+        "prefer": asdict(Prefer.of(config)) if stage.run.kind == "prefer" else None,
     }

@@ -72,6 +72,7 @@ def training_table(stages: tuple[TrainedStage, ...]) -> Table:
             "peak learning rate": settings["lr"],
             "warm-up steps": settings["warmup_steps"],
             "seed": settings["seed"],
+            "preferences": settings["prefer"] and "{loss}, beta {beta:g}".format(**settings["prefer"]),
             "LoRA": settings["lora"] and "rank {rank}, alpha {alpha:g}, merged".format(**settings["lora"]),
             "trained parameters": result.trainable_parameters,
             "loss, first (nats/token)": result.first_loss,
