@@ -172,7 +172,8 @@ def test_packed_pairs_are_trained_as_pairs_with_a_row_each(workbench: Workbench,
     rows = json.loads((workbench.data / "packed" / "dataset.json").read_text(encoding="utf-8"))["rows"]
     assert rows < PAIRS
     whole = [{"training": {"steps": 3, "local_batch_size": size, "global_batch_size": size}} for size in (PAIRS, rows)]
-    alone, packed = stage("alone", whole[0]), stage("packed", whole[1], train="packed")
+    alone = stage("alone", whole[0])
+    packed = stage("packed", whole[1], {"data": {"packing": "best_fit"}}, train="packed")
     for run in (alone, packed):
         assert workbench.run(run) == 0, log_of(run)
     assert close(packed, alone)

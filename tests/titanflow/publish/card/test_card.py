@@ -116,7 +116,7 @@ def test_both_stages_training(finished: FinishedRun) -> None:
     assert row(card, "steps") == ["120", "40"]
     assert row(card, "tokens") == ["3,400,000", "700"]
     assert row(card, "sequence length") == ["256", "128"]
-    assert row(card, "loss, last (nats/token)") == ["2.1250", "0.5000"]
+    assert row(card, "loss, last (nats)") == ["2.1250", "0.5000"]
     assert row(card, "tokens/s") == ["37,700", "n/a"]
     assert row(card, "rows a step") == ["16", "16"]
     assert row(card, "peak learning rate") == ["0.0003", "0.0003"]
