@@ -54,6 +54,8 @@ class Trainer(torchtitan.train.Trainer):
 
     metrics_processor: StageMetrics
     loss_fn: StageLoss
+    looks_at_base = False
+    """Whether a stage that resumes needs its base's weights before its own, for :meth:`base_is_loaded`."""
 
     def __init__(self, job_config: JobConfig, interruption: Interruption) -> None:
         super().__init__(job_config)
@@ -272,9 +274,6 @@ class Trainer(torchtitan.train.Trainer):
             return
         self._load_base()
         self.base_is_loaded()
-
-    looks_at_base = False
-    """Whether a stage that resumes needs its base's weights before its own, for :meth:`base_is_loaded`."""
 
     def base_is_loaded(self) -> None:
         """Called when the model has its base's weights, before those of a checkpoint."""

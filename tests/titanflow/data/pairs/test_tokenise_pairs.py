@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import pytest
 from chat_samples import CHATML, source_of, turns
 
 from titanflow.common.errors import DataError
-from titanflow.config.keys.training import Data
+from titanflow.config.keys.training import Data, HeldOut
 from titanflow.data.chat.encoder import ChatEncoder, Encoded
 from titanflow.data.chat.layout import Conversation
 from titanflow.data.chat.source import load_chats
 from titanflow.data.chat.tokenise import ChatPlan, write_chats
 from titanflow.data.dataset_info import DatasetInfo, read_info
+from titanflow.data.held_out.parts import part_of
 from titanflow.data.pairs.tokenise import encode_pairs, prompt_fault
 from titanflow.data.parts.work import Work
 from titanflow.data.prepared import IGNORE_INDEX, PreparedRows
@@ -164,3 +166,15 @@ def test_the_built_in_source_has_pairs_whose_chosen_answer_is_right(tmp_path: Pa
         assert chosen["content"] != rejected["content"]
         # What it says is of the same kind, and only the fact differs.
         assert chosen["content"].split()[:-1] == rejected["content"].split()[:-1]
+
+
+def test_pairs_are_held_out_by_what_both_sides_say(tmp_path: Path) -> None:
+    as_text = [{"prompt": f"Q{number}", "chosen": "A", "rejected": "B"} for number in range(6)]
+    as_lists = [{"chosen": turns(one["prompt"], "A"), "rejected": turns(one["prompt"], "B")} for one in as_text]
+    source, work = source_of([json.dumps(row) for row in [*as_text, *as_lists]]), Work(1, tmp_path)
+    data = Data(name="p", kind="pairs", held_out=HeldOut(dev=2))
+    dev, train = (part_of(source, replace(data, part=part), work) for part in ("dev", None))
+    assert (len(dev.rows), len(train.rows)) == (2, 8)
+    assert dev.numbers is not None
+    assert train.numbers is not None
+    assert {number % 6 for number in dev.numbers.tolist()}.isdisjoint(number % 6 for number in train.numbers.tolist())
