@@ -112,12 +112,13 @@ class Masks:
 def counts(info: DatasetInfo, ends_of_turn: list[str]) -> Table:
     """The counts of one source: prepared and left out. The most frequent end of turn comes first."""
     table = Table(box=None, pad_edge=False, show_header=False)
+    what = "pairs" if info.kind == "pairs" else "conversations"
     packed = f"{info.rows:,} rows of {info.seq_len:,}, {info.fill:.1%} filled"
     values = {
-        info.name: f"{info.documents:,} conversations, {info.tokens:,} tokens, {info.trained_tokens:,} trained",
+        info.name: f"{info.documents:,} {what}, {info.tokens:,} tokens, {info.trained_tokens:,} trained",
         "packing": f"{info.packing}: {packed}" if info.packing else f"none: {packed}",
         "template": f"{info.template}; {info.turns} turns; each ends with {' or '.join(ends_of_turn)}",
-        "proof": f"the mask of {info.proved:,} of {info.documents:,} conversations is proved",
+        "proof": f"the mask of {info.proved:,} of {info.documents:,} {what} is proved",
     }
     for name, value in values.items():
         table.add_row(name, Text(value))

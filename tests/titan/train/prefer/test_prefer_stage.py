@@ -13,7 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_adapters import finished_base
-from tiny_stages import MODEL, SEQ_LEN, Workbench, closing, kill_family, last_step, records, wait_for, write_pair_rows
+from tiny_stages import (
+    MODEL,
+    SEQ_LEN,
+    Workbench,
+    closing,
+    kill_family,
+    last_step,
+    records,
+    wait_for,
+    write_pair_rows,
+    write_tokenizer,
+)
 
 from titan.models.registry import train_spec
 from titanflow.runs.contract import PreparedData, StageRun
@@ -41,6 +52,7 @@ def workbench(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Wo
     write_pair_rows(data / "pairs", PAIRS, seed=0)
     write_pair_rows(data / "packed", PAIRS, seed=0, packed=True)
     write_pair_rows(data / "dev", 10, seed=1)
+    write_tokenizer(data / "tokenizer")
     args = replace(train_spec("llama3").model_args["debugmodel"], max_seq_len=SEQ_LEN, **MODEL)
     finished_base(folder / "base", "llama3", args, config={"training": {"seq_len": SEQ_LEN}})
     return Workbench(folder, data)
@@ -51,18 +63,19 @@ Stage = Callable[..., StageRun]
 
 @pytest.fixture(scope="module")
 def stage(workbench: Workbench) -> Stage:
-    def make(name: str, *configs: Any, train: str = "pairs", data: Path | None = None) -> StageRun:
+    def make(name: str, *configs: Any, train: str = "pairs", data: Path | None = None, **fields: Any) -> StageRun:
         place = data or workbench.data
         rows = PreparedData(train=place / train, validation=place / "dev")
         base = workbench.folder / "base"
-        return workbench.stage(name, PREFER, *configs, stage="prefer", base=base, model_overrides={}, data=rows)
+        fields |= {"stage": "prefer", "base": base, "model_overrides": {}, "data": rows}
+        return workbench.stage(name, PREFER, *configs, **fields)
 
     return make
 
 
 @pytest.fixture(scope="module")
 def trained(workbench: Workbench, stage: Stage) -> StageRun:
-    run = stage("trained")
+    run = stage("trained", tokenizer=workbench.data / "tokenizer")
     assert workbench.run(run) == 0, log_of(run)
     return run
 
@@ -103,6 +116,7 @@ def test_it_begins_at_its_base_and_learns_what_is_preferred(trained: StageRun) -
     result = read_result(trained.folder)
     assert (result.stage, result.step) == ("prefer", STEPS)
     assert result.validation_loss < math.log(2)
+    assert (result.export / "model.safetensors").is_file()
 
 
 def test_the_references_log_probabilities_are_made_once(workbench: Workbench, stage: Stage, trained: StageRun) -> None:
