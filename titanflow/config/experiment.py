@@ -27,7 +27,7 @@ from titanflow.config.division import settle_parts
 from titanflow.config.files.schema import Schema, check, dataclass_schema, fitted
 from titanflow.config.files.tree import EXPERIMENTS, ConfigTree
 from titanflow.config.ignored import Ignored, idle_names, read_ignored
-from titanflow.config.keys.bounds import PREPARE, bounded
+from titanflow.config.keys.bounds import EXPERIMENT, bounded
 from titanflow.config.keys.experiment import (
     EXP_NAME,
     WHO,
@@ -151,7 +151,7 @@ def _spec_type() -> TypeAdapter[ExperimentSpec]:
 
 
 def _schema() -> Schema:
-    return bounded(dataclass_schema(ExperimentSpec), PREPARE)
+    return bounded(dataclass_schema(ExperimentSpec), EXPERIMENT)
 
 
 class _Source(NamedTuple):

@@ -38,6 +38,14 @@ class Loader(yaml.SafeLoader):
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """As PyYAML's. A tag that doesn't fit its text (``!!bool x``) raises any error there, and has its line here."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            message = f"{str(node.value)[:40]!r} can't be read as {node.tag.removeprefix(_TAG)}"
+            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from error
+
     def construct_integer(self, node: yaml.ScalarNode) -> int:
         """Reads ``0o17``, ``0x1f`` or a decimal number, which may begin with zeros."""
         text = node.value.replace("_", "")

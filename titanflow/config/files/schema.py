@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 
 from titanflow.common.errors import Problem
+from titanflow.common.utf8_mode import utf8_problem
 from titanflow.config.files.foreign_names import foreign_hint
 from titanflow.config.files.scheduler_names import scheduler_hint
 from titanflow.files.yaml_source import (
@@ -280,8 +281,8 @@ def accepts(value: Any, schema: Schema) -> bool:
             # No bound of a training is infinite, and NaN compares with nothing.
             return is_number and math.isfinite(value) and _within(value, schema)
         case "string":
-            # No file system, log or database takes a NUL.
-            return isinstance(value, str) and "\0" not in value
+            # No file system, log or database takes a NUL, and no file half a character ("\ud800").
+            return isinstance(value, str) and "\0" not in value and not utf8_problem(value, "")
         case "boolean":
             return isinstance(value, bool)
         case "null":
