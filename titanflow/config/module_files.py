@@ -10,10 +10,10 @@ from typing import Any
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.files.tree import ConfigTree, Room
 from titanflow.config.ignored import Ignored
-from titanflow.files.interpolation import interpolate
+from titanflow.files.interpolation import replaced
 from titanflow.files.json_source import GIVEN, parse_tree
 from titanflow.files.toml_source import read_toml
-from titanflow.files.yaml_source import Leaf, Tree, display, first_origin, in_one_line, merge, read_tree, remade
+from titanflow.files.yaml_source import Leaf, Tree, display, first_origin, in_one_line, merge, read_tree
 
 DATA = ("data", "validation_data")
 """The sections that a data file may be."""
@@ -125,7 +125,7 @@ def load(path: Path, room: Room) -> tuple[Tree, list[Problem]]:
         ConfigError: one of the files can't be read, or they extend each other in a circle.
     """
     problems: list[Problem] = []
-    return _replaced(_extended(path, room, ()), problems), problems
+    return replaced(_extended(path, room, ()), problems), problems
 
 
 def load_json(text: str, room: Room) -> tuple[Tree, list[Problem]]:
@@ -135,21 +135,7 @@ def load_json(text: str, room: Room) -> tuple[Tree, list[Problem]]:
         ConfigError: it can't be read, or a file that it extends.
     """
     problems: list[Problem] = []
-    return _replaced(_over_parents(parse_tree(text), None, room, ()), problems), problems
-
-
-def _replaced(tree: Tree, problems: list[Problem]) -> Tree:
-    """The tree with each reference replaced. Only a text has references, alone or in a list."""
-    made: Tree = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            made[key] = _replaced(value, problems)
-        elif isinstance(value.value, str | list | dict):
-            made[key], found = interpolate(key, value)
-            problems += found
-        else:
-            made[key] = value
-    return remade(tree, made)
+    return replaced(_over_parents(parse_tree(text), None, room, ()), problems), problems
 
 
 def _extended(path: Path, room: Room, below: tuple[Path, ...]) -> Tree:

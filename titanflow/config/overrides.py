@@ -14,6 +14,7 @@ from titanflow.config.files.scheduler_names import scheduler_hint
 from titanflow.config.files.schema import closest, dataclass_schema, known_keys
 from titanflow.config.keys.experiment import ExperimentSpec
 from titanflow.config.module import STAGE_OF, stage_schema
+from titanflow.files.interpolation import replaced
 from titanflow.files.yaml_source import Leaf, Tree, as_tree, may_be_text, parse_mapping, parse_scalar, set_leaf
 
 FILE_KEYS = ("framework", "config", "model", "data", "validation_data")
@@ -84,6 +85,8 @@ def _of_text(key: str, text: str, origin: str) -> Setting:
 def lay_over(experiment: Tree, settings: Iterable[Setting]) -> tuple[dict[str, Tree], list[Problem]]:
     """Writes the settings into an experiment's tree, in place; returns the modules' own settings, and mistakes.
 
+    References are replaced as in a file, and only here: before that, a setting may be handed on as a flow's parameter.
+
     ``module.section.key`` overrides the module's files and the experiment, ``module.model`` names another file, and
     any other key is one of the experiment file itself.
     """
@@ -92,21 +95,24 @@ def lay_over(experiment: Tree, settings: Iterable[Setting]) -> tuple[dict[str, T
     specs = modules if isinstance(modules, dict) else {}
     over: dict[str, Tree] = {name: {} for name in specs}
     for setting in settings:
-        if problem := _place(experiment, specs, over, setting):
+        tree = replaced({setting.key: setting.tree}, problems)[setting.key]
+        if problem := _place(experiment, specs, over, setting, tree):
             problems.append(problem)
     return over, problems
 
 
-def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Setting) -> Problem | None:
+def _place(
+    experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Setting, tree: Leaf | Tree
+) -> Problem | None:
     # Keys may be written as in the experiment's file, too: `modules.pretrain.model`.
     module, _, key = setting.key.removeprefix("modules.").partition(".")
     if module not in specs or not isinstance(specs[module], dict):
-        return _place_at_top(experiment, list(specs), setting)
+        return _place_at_top(experiment, list(specs), setting, tree)
     if not key:
         return Problem("names a module, not a value in it", key=setting.key, origin=setting.origin)
     # And so may those below its overrides: `modules.pretrain.overrides.training.steps`.
-    target = specs[module] if _is_of_spec(module, key, setting.tree) else over[module]
-    set_leaf(target, key.removeprefix("overrides."), setting.tree)
+    target = specs[module] if _is_of_spec(module, key, tree) else over[module]
+    set_leaf(target, key.removeprefix("overrides."), tree)
     return None
 
 
@@ -118,10 +124,10 @@ def _is_of_spec(module: str, key: str, value: Leaf | Tree) -> bool:
     return key == "params" or key.startswith("params.")
 
 
-def _place_at_top(experiment: Tree, modules: list[str], setting: Setting) -> Problem | None:
+def _place_at_top(experiment: Tree, modules: list[str], setting: Setting, tree: Leaf | Tree) -> Problem | None:
     known = [key for key in known_keys(dataclass_schema(ExperimentSpec)) if key != "modules"]
     if setting.key in known:
-        set_leaf(experiment, setting.key, setting.tree)
+        set_leaf(experiment, setting.key, tree)
         return None
     hint = _by_stage(setting.key, modules) or scheduler_hint(setting.key, setting.value, known, "")
     hint = hint or foreign_hint([setting.key], known, "")
