@@ -165,6 +165,6 @@ def _parents(path: Path | None, extends: Leaf | Tree) -> Iterator[Leaf]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError(
-            Problem("extends takes a list of files", key="extends", origin=display(path) if path else GIVEN)
+            Problem("takes a list of files", key="extends", origin=origin or (display(path) if path else GIVEN))
         )
     yield from (Leaf(name, origin, file=path) for name in names)

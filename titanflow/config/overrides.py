@@ -101,9 +101,7 @@ def lay_over(experiment: Tree, settings: Iterable[Setting]) -> tuple[dict[str, T
     return over, problems
 
 
-def _place(
-    experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Setting, tree: Leaf | Tree
-) -> Problem | None:
+def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Setting, tree: Leaf | Tree) -> Problem | None:
     # Keys may be written as in the experiment's file, too: `modules.pretrain.model`.
     module, _, key = setting.key.removeprefix("modules.").partition(".")
     if module not in specs or not isinstance(specs[module], dict):
