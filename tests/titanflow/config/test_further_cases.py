@@ -1,4 +1,4 @@
-"""More of what people write: values that the plan let pass and a stage died of, and values that meant another folder."""
+"""More of what people write: values that a stage would die of, and those that would be another folder or nothing."""
 
 from __future__ import annotations
 
