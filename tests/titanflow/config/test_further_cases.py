@@ -28,7 +28,7 @@ DIED = {
     134: ("pretrain.activation_checkpoint.memory_budget=2", "a number, at least 0 and at most 1"),
     135: (
         "pretrain.debug.seed=18446744073709551616",
-        "a whole number, at least 0 and at most 18446744073709551615 or null",
+        "a whole number, at least 0 and at most 18446744073709551615",
     ),
     136: ("pretrain.profiling.profile_freq=0", "a whole number, at least 1"),
     137: ("pretrain.lr_scheduler.total_steps=0", "a whole number, at least 1"),
@@ -171,7 +171,8 @@ FOLDERS = {
 @pytest.mark.parametrize("case", FOLDERS)
 def test_a_name_that_would_be_another_folder_is_an_error(write: Write, mistakes: Callable[..., str], case: int) -> None:
     setting, message = FOLDERS[case]
-    entry = "modules: {pretrain: {config: pretrain.yaml, model: tiny.yaml}, publish: {config: null, overrides: {model: pretrain}}}"
+    publish = "publish: {config: null, overrides: {model: pretrain}}"
+    entry = f"modules: {{pretrain: {{config: pretrain.yaml, model: tiny.yaml}}, {publish}}}"
     assert message in mistakes(write(experiments__exp=entry), setting)
 
 
