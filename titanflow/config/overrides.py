@@ -90,7 +90,7 @@ def lay_over(experiment: Tree, settings: Iterable[Setting]) -> tuple[dict[str, T
     References are replaced as in a file, and only here: before that, a setting may be handed on as a flow's parameter.
 
     ``module.section.key`` overrides the module's files and the experiment, ``module.model`` names another file, and
-    any other key is one of the experiment file itself.
+    any other key is one of the experiment file itself. A module that is set to null is left out.
     """
     problems: list[Problem] = []
     modules = experiment.get("modules")
@@ -109,8 +109,12 @@ def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Settin
     spec = specs.get(module)
     if not isinstance(spec, dict):
         return _place_at_top(experiment, specs, setting, tree)
+    if not key and isinstance(tree, Leaf) and tree.value is None:
+        del specs[module], over[module]
+        return None
     if not key:
-        return Problem("names a module, not a value in it", key=setting.key, origin=setting.origin)
+        hint = f"`{setting.key}=null` leaves the module out"
+        return Problem("names a module, not a value in it", key=setting.key, origin=setting.origin, hint=hint)
     # And so may those below its overrides: `modules.pretrain.overrides.training.steps`.
     target = spec if _is_of_spec(kind_of(module, spec), key, tree) else over[module]
     set_leaf(target, key.removeprefix("overrides."), tree)
