@@ -95,6 +95,7 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
         # Later stages are made from the kept output, so use its fingerprint.
         stage_run.fingerprint = found.made_from or stage_run.fingerprint
         plan = StagePlan(stage, found.state, found.reason, stage_run, inputs=inputs, changes=found.changes)
+        plan.extension = found.extension
         if stage == "pretrain" and night is not None:
             plan.continues = {f"{parent.run}/{stage}": parent.digest} if parent else {}
             plan.reason += f"; {night.described}" if found.state == "RUN" else ""
