@@ -39,7 +39,7 @@ from titan.weights.saver import CheckpointSaver
 from titan.weights.stage_model import named_weights
 from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.common.errors import StageFailed
-from titanflow.config.schedule import Schedule
+from titanflow.planning.extension.schedule import Schedule
 from titanflow.runs.checkpoints import read_contents
 
 FAILED = 2

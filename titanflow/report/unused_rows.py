@@ -32,7 +32,7 @@ def _look(plan: Plan, one: TrainingData, options: str) -> str:
     """What shows the rows: the masks of chats, else the file that accounts for each file's rows."""
     if one.kind != "chat" or one.part != PARTS["train"]:
         return str(one.folder / DATASET_FILE)
-    module = plan.config.stage(one.stage) if plan.config else None
+    module = plan.config.modules.get(one.stage) if plan.config else None
     return f"titanflow masks {options} --module {shlex.quote(module.name if module is not None else one.stage)}"
 
 

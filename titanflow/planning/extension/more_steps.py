@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from titanflow.architectures.custom_code import custom_import
 from titanflow.architectures.families.registry import FAMILIES
-from titanflow.config.schedule import Schedule
+from titanflow.planning.extension.schedule import Schedule
 from titanflow.runs.changes import Change
 from titanflow.runs.checkpoints import full_steps
 from titanflow.runs.contract import StageRun

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from titanflow.config.schedule import Schedule
+from titanflow.planning.extension.schedule import Schedule
 
 
 def config(steps: int, **keys: Any) -> dict[str, Any]:
