@@ -38,6 +38,8 @@ from titanflow.config.keys.experiment import (
     tag_problem,
 )
 from titanflow.config.keys.lora_presets import settle_presets
+from titanflow.config.means.recipe import settle_means
+from titanflow.config.means.unlike import unlike_models
 from titanflow.config.module import Module, stage_schema
 from titanflow.config.module_files import Entry, load, load_json
 from titanflow.config.overrides import Setting, lay_over
@@ -203,12 +205,15 @@ def _locate(name: str, configs: str | Path | None) -> _Source:
 
 def _check_modules(modules: dict[str, Module], starts: bool) -> list[str]:
     """Fills in what follows from other values, and refuses values that contradict each other; returns warnings."""
+    if problems := settle_means(modules):
+        raise ConfigError(problems)
     for module in modules.values():
         settle_parts(module)
         settle_presets(module)
     problems = [problem for module in modules.values() for problem in check_module(module)]
     lacks = [problem for module in modules.values() for problem in check_launch(module)]
     problems += [*(lacks if starts else ()), *check_exports(modules), *check_gate(modules), *check_gguf(modules)]
+    problems += unlike_models(modules)
     if problems:
         raise ConfigError(problems)
     return [f"a run would be refused: {problem}" for problem in told_once(lacks)]

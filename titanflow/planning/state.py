@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titanflow.config.keys.on_stale import OnStale
+from titanflow.config.means.recipe import averaged_stages
 from titanflow.planning.extension.more_steps import Extension, find_extension
 from titanflow.planning.preparation import Preparation
 from titanflow.planning.stage_plan import StageState
@@ -147,7 +148,8 @@ def parents(run: StageRun, earlier: Sequence[StagePlan]) -> list[StagePlan]:
     models = run.config.get("models")
     if run.kind == "evaluate" and not isinstance(models, list):
         return [plan for plan in earlier if plan.run.trains]
-    named = [run.base] if run.trains else [run.stages.get(name) for name in models or [run.config.get("model")]]
+    asked = [*(models or [run.config.get("model")]), *averaged_stages(run.config)]
+    named = [run.base] if run.trains else [run.stages.get(name) for name in asked]
     own = [plan for plan in earlier if plan.run.folder in named or (run.kind == "publish" and plan.kind == "evaluate")]
     before = {other.stage for plan in own for other in parents(plan.run, earlier)}
     return [plan for plan in earlier if plan in own or plan.stage in before]

@@ -32,7 +32,7 @@ from titanflow.runs.training import Training, finished_training
 
 TRAIN_FIELDS = {
     "step", "tokens", "first_loss", "loss", "validation_loss", "seq_len", "parameters", "trainable_parameters",
-    "model_name", "flavor", "model_args", "inheritance", "base_model", "tokenizer_digest", "export_digests",
+    "model_name", "flavor", "model_args", "inheritance", "base_model", "mean_of", "tokenizer_digest", "export_digests",
     "parity", "versions",
 }  # fmt: skip
 EVALUATE_FIELDS = {
@@ -160,8 +160,10 @@ def read_chain(run: StageRun, model: str) -> list[TrainedStage]:
     """The finished training stages of a run that lead to a model, first the one that began with none of them."""
     last = read_trained(model, run.stages[model])
     base = last.run.base
-    own = next((name for name in trained_stages(run) if base is not None and run.stages[name] == base), None)
-    return [*(read_chain(run, own) if own else ()), last]
+    own = [name for name in trained_stages(run) if base is not None and run.stages[name] == base]
+    averaged = [part.stage for part in last.result.mean_of]
+    before = {one.name: one for name in dict.fromkeys([*own, *averaged]) for one in read_chain(run, name)}
+    return [*before.values(), last]
 
 
 def trained_stages(run: StageRun) -> list[str]:

@@ -41,7 +41,7 @@ def check_models(module: Module, experiment: Experiment, workspace: Path) -> Non
             trust_remote_code(path, f"{module.name}.models.{name}", origin)
     else:
         stages = [name for name, other in experiment.modules.items() if other.trains]
-        known = [*([BASE] if base_folder(experiment.modules, workspace) else []), *stages]
+        known = [*([BASE] if base_folder(experiment.modules, workspace) else []), *stages, *module.config["means"]]
         wrong = [f"{name!r} is no stage of this experiment" for name in models if name not in known]
         expected = ", ".join(known) or "a mapping from a name to a folder that transformers loads"
     if wrong or not module.config["models"]:
