@@ -18,6 +18,7 @@ from titanflow.config.device import stage_device
 from titanflow.config.division import validation_note
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.keys.experiment import name_problem
+from titanflow.config.means.recipe import means_of
 from titanflow.config.means.unlike import unlike_models
 from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
@@ -229,4 +230,4 @@ def _stage_folders(module: Module, config: Experiment, folder: Path) -> dict[str
     if module.kind == "evaluate" and (base := base_folder(config.modules, folder)):
         found[BASE] = base
     scored = config.of_kind("evaluate") if module.kind in ("evaluate", "publish") else None
-    return found | {name: folder / name for name in (scored.config["means"] if scored else ())}
+    return found | {name: folder / name for name in (means_of(scored.config) if scored else ())}

@@ -160,7 +160,7 @@ def read_chain(run: StageRun, model: str) -> list[TrainedStage]:
     """The finished training stages of a run that lead to a model, first the one that began with none of them."""
     last = read_trained(model, run.stages[model])
     base = last.run.base
-    own = [name for name in trained_stages(run) if base is not None and run.stages[name] == base]
+    own = [name for name, folder in run.stages.items() if folder == base and folder.name == name]
     averaged = [part.stage for part in last.result.mean_of]
     before = {one.name: one for name in dict.fromkeys([*own, *averaged]) for one in read_chain(run, name)}
     return [*before.values(), last]

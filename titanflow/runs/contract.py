@@ -111,7 +111,7 @@ class StageRun(Strict):
     @model_validator(mode="before")
     @classmethod
     def _named_after_its_kind(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return values if "kind" in values else {**values, "kind": KIND_OF.get(values["stage"])}
+        return values if "kind" in values else {**values, "kind": KIND_OF.get(str(values.get("stage")))}
 
     @property
     def trains(self) -> bool:

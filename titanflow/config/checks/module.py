@@ -75,7 +75,7 @@ def overruled(module: Module) -> list[str]:
         reasons["training.skip_rows"] = "streamed data has no order to begin later in"
     if module.base is not None:
         initial = ("checkpoint.initial_load_path", "checkpoint.initial_load_in_hf")
-        reasons |= dict.fromkeys(initial, f"{module.name} starts from its base's checkpoint")
+        reasons |= dict.fromkeys(initial, f"{module.name} starts from its base's weights")
     idle = {key: reason for key, reason in reasons.items() if _is_set(module, key)}
     if module.is_written("checkpoint.enable") and not _value(module, "checkpoint.enable"):
         idle["checkpoint.enable"] = "a stage always keeps checkpoints: the next one starts from them"
