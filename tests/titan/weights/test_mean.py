@@ -6,52 +6,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_exports import POSITIONS, SIZES, VOCAB, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
+from tiny_exports import write_byte_tokenizer
+from tiny_means import write_stage
 
 from titan.export.export import export_checkpoint
 from titan.weights.mean import make_mean
-from titanflow.architectures.base import tokenizer_digest
 from titanflow.common.errors import DataError
 from titanflow.config.means.recipe import Mean
-from titanflow.runs.contract import StageRun
-from titanflow.runs.results import TrainResult, read_result, write_result
-
-
-def write_stage(
-    folder: Path, seeds: list[int], tokenizer: Path, family: str = "llama3", dtype: torch.dtype = torch.float32
-) -> Path:
-    """A finished stage with a checkpoint for each seed."""
-    StageRun(
-        stage=folder.name,
-        kind="pretrain",
-        experiment="e",
-        run="r",
-        folder=folder,
-        config={"model": {"name": family, "flavor": "debugmodel"}, "training": {"seq_len": POSITIONS}},
-        model_overrides={**SIZES[family], "vocab_size": VOCAB},
-        tokenizer=tokenizer,
-    ).write()
-    for step, seed in enumerate(seeds, 1):
-        model = sensitised(family, tiny_args(family), seed).to(dtype)
-        save_checkpoint(model, folder / "checkpoint" / f"step-{step}")
-    args = {**SIZES[family], "vocab_size": VOCAB, "max_seq_len": POSITIONS}
-    write_result(
-        folder,
-        TrainResult(
-            stage=folder.name,
-            kind="pretrain",
-            checkpoint=folder / "checkpoint" / f"step-{len(seeds)}",
-            step=len(seeds),
-            model_name=family,
-            flavor="debugmodel",
-            model_args=args,
-            parameters=1,
-            seq_len=POSITIONS,
-            tokenizer=tokenizer,
-            tokenizer_digest=tokenizer_digest(tokenizer),
-        ),
-    )
-    return folder
+from titanflow.runs.results import TrainResult, read_result
 
 
 def exported(source: Path, out: Path) -> dict[str, torch.Tensor]:
