@@ -35,7 +35,7 @@ def test_a_training_that_more_steps_train_from_scratch_proves_nothing(configs: P
     for schedule in ([CONSTANT], []):
         finish(configs, run=f"r{len(schedule)}", overrides=[*schedule, STEPS[0]], upto="pretrain")
     check_extends(make_plan("tiny", configs, "r1", [CONSTANT, STEPS[1]]), ["pretrain=8"])
-    with pytest.raises(ConfigError, match="pretrain is STALE: .* a cosine decay"):
+    with pytest.raises(ConfigError, match=r"pretrain is STALE: .* a cosine decay"):
         check_extends(make_plan("tiny", configs, "r0", [STEPS[1]]), ["pretrain=8"])
     with pytest.raises(ConfigError, match="no stage pretrian"):
         check_extends(make_plan("tiny", configs, "r1", [CONSTANT, STEPS[1]]), ["pretrian=8"])
