@@ -85,7 +85,7 @@ def make_mean(name: str, mean: Mean, stages: Mapping[str, Path], folder: Path) -
         whole = {key: disk.stored(value.to(dtypes.get(key, torch.float32))) for key, value in kept.items()}
         dcp.save(whole, checkpoint_id=checkpoint, no_dist=True)
     # Adapters are merged into what they were trained beside.
-    config = {section: values for section, values in first.config.items() if section != "lora"}
+    config = {**first.config, **({"lora": {**lora, "rank": 0}} if (lora := first.config.get("lora")) else {})}
     fingerprint = digest([part.model_dump() for part in made])
     own = {"stage": name, "folder": folder, "fingerprint": fingerprint, "config": config}
     first.model_copy(update=own, deep=True).write()

@@ -38,7 +38,7 @@ from titanflow.config.keys.experiment import (
     tag_problem,
 )
 from titanflow.config.keys.lora_presets import settle_presets
-from titanflow.config.means.recipe import settle_means
+from titanflow.config.means.settle import settle_means
 from titanflow.config.means.unlike import unlike_models
 from titanflow.config.module import Module, stage_schema
 from titanflow.config.module_files import Entry, load, load_json
@@ -111,6 +111,8 @@ def load_experiment(
     if problems := problems + mistakes:
         raise ConfigError(problems)
     spec = _spec_type().validate_python(plain(own))
+    if problems := settle_means(modules):
+        raise ConfigError(problems)
     if unknown := [name for name in spec.only if name not in modules]:
         hint, origin = did_you_mean(unknown[0], modules), own["only"].origin
         raise ConfigError(Problem(f"no module is {', '.join(unknown)}", "only", origin, ", ".join(modules), hint))
@@ -209,8 +211,6 @@ def _locate(name: str, configs: str | Path | None) -> _Source:
 
 def _check_modules(modules: dict[str, Module], starts: bool) -> list[str]:
     """Fills in what follows from other values, and refuses values that contradict each other; returns warnings."""
-    if problems := settle_means(modules):
-        raise ConfigError(problems)
     for module in modules.values():
         settle_parts(module)
         settle_presets(module)

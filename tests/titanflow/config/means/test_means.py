@@ -74,6 +74,16 @@ def test_the_plan_makes_the_evaluation_and_the_publication_from_its_stages(confi
     assert evaluate.run.stages["avg"] == publish.run.stages["avg"] == plan.folder / "avg"
 
 
+def test_a_part_of_the_chain_has_the_stages_of_its_means(configs: Path) -> None:
+    path = configs / "experiments" / "tiny.yaml"
+    experiment = yaml.safe_load(path.read_text())
+    experiment["modules"]["evaluate"]["overrides"]["models"] = ["avg"]
+    experiment["modules"]["evaluate"]["overrides"]["means"] = {"avg": {"mean": ["sft_a", "sft_b"]}}
+    path.write_text(yaml.safe_dump(experiment, sort_keys=False))
+    plan = make_plan("tiny", configs, overrides=["only=[evaluate]"])
+    assert [stage.stage for stage in plan.stages] == ["prepare", "pretrain", "sft_a", "sft_b", "evaluate"]
+
+
 MEAN = ["sft_a", "sft_b"]
 
 
