@@ -6,6 +6,7 @@ memory. What comes of it is a folder as a finished training leaves it: it is exp
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,15 +20,17 @@ from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from titan.models.lora import merged_state
+from titan.process.rank_store import told_by_all
 from titan.weights.disk_tensors import DiskTensors
 from titan.weights.native import load_native
 from titan.weights.stage_model import TrainedModel, trained_model
 from titanflow.common.digests import digest, file_digest
 from titanflow.common.errors import DataError, Problem
-from titanflow.config.means.recipe import Mean
+from titanflow.config.means.recipe import Mean, base_mean
 from titanflow.planning.begin import set_aside
 from titanflow.runs.checkpoints import complete_folders
-from titanflow.runs.contract import RESULT_FILE
+from titanflow.runs.contract import RESULT_FILE, StageRun
+from titanflow.runs.manifest import checkpoint_digest
 from titanflow.runs.results import Averaged, TrainResult, result_of, write_result
 from titanflow.runs.training import Training, read_training
 
@@ -94,6 +97,24 @@ def make_mean(name: str, mean: Mean, stages: Mapping[str, Path], folder: Path) -
     changes |= {"export_digests": {}, "parity": {}, "trackers": {}}
     write_result(folder, result.model_copy(update=changes))
     return True
+
+
+def begin_with_mean(run: StageRun) -> None:
+    """Makes the mean that a training starts from, if it does, and has its ``run.yaml`` name it as the base.
+
+    All ranks call it; the first one makes it. Until then the base is the first of the models.
+    """
+    mean = base_mean(run.config)
+    if mean is None:
+        return
+    # No module's name has a dot.
+    folder, is_first = run.folder.with_name(f"{run.stage}.base"), os.environ.get("RANK", "0") == "0"
+    if is_first:
+        make_mean(folder.name, mean, run.stages, folder)
+    told_by_all("mean", "")
+    run.base, run.base_digest = folder, checkpoint_digest(_result_of(read_training(folder)).checkpoint)
+    if is_first:
+        run.write()
 
 
 def parts_of(mean: Mean, stages: Mapping[str, Path]) -> list[Part]:

@@ -148,8 +148,8 @@ def parents(run: StageRun, earlier: Sequence[StagePlan]) -> list[StagePlan]:
     models = run.config.get("models")
     if run.kind == "evaluate" and not isinstance(models, list):
         return [plan for plan in earlier if plan.run.trains]
-    asked = [*(models or [run.config.get("model")]), *averaged_stages(run.config)]
-    named = [run.base] if run.trains else [run.stages.get(name) for name in asked]
+    asked = () if run.trains else models or [run.config.get("model")]
+    named = [run.base, *(run.stages.get(name) for name in [*asked, *averaged_stages(run.config)])]
     own = [plan for plan in earlier if plan.run.folder in named or (run.kind == "publish" and plan.kind == "evaluate")]
     before = {other.stage for plan in own for other in parents(plan.run, earlier)}
     return [plan for plan in earlier if plan in own or plan.stage in before]

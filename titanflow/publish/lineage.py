@@ -19,6 +19,7 @@ from titanflow.architectures.families.registry import export_refusal
 from titanflow.common.errors import DataError, Problem
 from titanflow.config.batch import global_batch_size
 from titanflow.config.keys.training import Lora
+from titanflow.config.means.recipe import averaged_stages
 from titanflow.evals.asked_tasks import AskedTasks, asked_by
 from titanflow.evals.library import index
 from titanflow.nightly.night import Night, Parent
@@ -166,7 +167,7 @@ def read_chain(run: StageRun, model: str) -> list[TrainedStage]:
     last = read_trained(model, run.stages[model])
     base = last.run.base
     own = [name for name, folder in run.stages.items() if folder == base and folder.name == name]
-    averaged = [part.stage for part in last.result.mean_of]
+    averaged = [*(part.stage for part in last.result.mean_of), *averaged_stages(last.run.config)]
     before = {one.name: one for name in dict.fromkeys([*own, *averaged]) for one in read_chain(run, name)}
     return [*before.values(), last]
 

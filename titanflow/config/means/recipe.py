@@ -33,6 +33,21 @@ def means_of(config: Mapping[str, Any]) -> dict[str, Mean]:
     return {name: Mean.of(recipe) for name, recipe in (config.get("means") or {}).items()}
 
 
+def base_mean(config: Mapping[str, Any]) -> Mean | None:
+    """The mean that a training starts from; None where it starts from anything else."""
+    named = (config.get("sft") or {}).get("base")
+    return Mean.of(named) if isinstance(named, Mapping) else None
+
+
 def averaged_stages(config: Mapping[str, Any]) -> list[str]:
-    """The stages of which an evaluation makes means, each once."""
-    return list(dict.fromkeys(stage for mean in means_of(config).values() for stage in mean.stages))
+    """The stages of which an evaluation makes means, or of whose mean a training starts, each once."""
+    base = base_mean(config)
+    means = [*means_of(config).values(), *([base] if base else [])]
+    return list(dict.fromkeys(stage for mean in means for stage in mean.stages))
+
+
+def named_stages(recipe: Any) -> list[Any]:
+    """What a recipe names as stages, whether or not it is sound."""
+    given = recipe.get("mean") if isinstance(recipe, Mapping) else None
+    named = [given.get("of")] if isinstance(given, Mapping) else given
+    return named if isinstance(named, list) else []

@@ -17,10 +17,17 @@ SUM_TO = 1e-6
 
 
 def settle_means(modules: Mapping[str, Module]) -> list[Problem]:
-    """Puts the means among ``evaluate.models`` into ``evaluate.means``, and leaves their names; returns mistakes."""
+    """Puts the means among ``evaluate.models`` into ``evaluate.means``, and leaves their names; returns mistakes.
+
+    The mistakes are those of the means that trainings start from, too.
+    """
+    trained = [one for one in modules.values() if one.trains and isinstance(one.config["sft"]["base"], Mapping)]
+    problems = [found for one in trained for found in _of(one, "sft.base", one.config["sft"]["base"], modules)]
     module = module_of("evaluate", modules)
-    if module is None:
-        return []
+    return problems + (_of_models(module, modules) if module is not None else [])
+
+
+def _of_models(module: Module, modules: Mapping[str, Module]) -> list[Problem]:
     models = module.config["models"]
     written = {name: one for name, one in _mapping(models).items() if not isinstance(one, str)}
     if written:
@@ -62,10 +69,15 @@ def _problems(module: Module, name: str, modules: Mapping[str, Module]) -> list[
     recipe, key = module.config["means"][name], f"means.{name}"
     if name in modules or name in TAKEN:
         return [module.problem(key, "the name means something else", "another name for the mean")]
-    if not isinstance(recipe, Mapping) or not recipe.keys() <= {"mean", "weights"} or "mean" not in recipe:
-        return [module.problem(key, f"found {recipe!r}", f"a model's folder, or {SHAPE}")]
     if name not in module.config["models"]:
         return [module.problem(key, "nothing asks for it", f"{name} among models")]
+    return _of(module, key, recipe, modules)
+
+
+def _of(module: Module, key: str, recipe: Any, modules: Mapping[str, Module]) -> list[Problem]:
+    """Mistakes in a recipe, which stands at a key of a module."""
+    if not isinstance(recipe, Mapping) or not recipe.keys() <= {"mean", "weights"} or "mean" not in recipe:
+        return [module.problem(key, f"found {recipe!r}", f"a model's folder, or {SHAPE}")]
     given, weights = recipe["mean"], recipe.get("weights")
     if isinstance(given, Mapping):
         return _of_checkpoints(module, key, given, weights, modules)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from titanflow.architectures.base import FOLLOWS_SEQ_LEN, is_mutable
 from titanflow.common.errors import Problem
 from titanflow.config.keys.training import Lora
-from titanflow.config.means.recipe import means_of
+from titanflow.config.means.recipe import base_mean, means_of
 from titanflow.files.yaml_source import flatten
 
 if TYPE_CHECKING:
@@ -26,12 +26,14 @@ def unlike_models(
         tokenizers: the folder of each module's tokenizer; None before they are known.
     """
     for module in modules.values():
-        for name, mean in means_of(module.config).items():
+        base, named = base_mean(module.config), means_of(module.config)
+        means = {**{f"means.{name}": mean for name, mean in named.items()}, **({"sft.base": base} if base else {})}
+        for key, mean in means.items():
             first, *others = (modules[stage] for stage in mean.stages)
             for other in others:
                 if what := _difference(first, other) or _other_tokenizer(first, other, modules, tokenizers or {}):
                     found = f"{first.name} and {other.name} are unlike: {what}"
-                    yield module.problem(f"means.{name}", found, "models of one kind")
+                    yield module.problem(key, found, "models of one kind")
 
 
 def _difference(first: Module, other: Module) -> str:

@@ -10,7 +10,7 @@ from tiny_experiment import write_tiny_experiment
 
 from titanflow.common.errors import ConfigError
 from titanflow.config.experiment import Experiment, load_experiment
-from titanflow.config.means.recipe import Mean, means_of
+from titanflow.config.means.recipe import Mean, base_mean, means_of
 from titanflow.planning.plan import make_plan
 
 
@@ -134,3 +134,45 @@ def test_a_published_model_that_is_neither_trained_nor_a_mean_is_refused(configs
     text = refusal(configs, publish={"model": "agv"})
     assert "found 'agv', which no module of this experiment trains" in text
     assert "avg" in text
+
+
+def with_base(configs: Path, base: object) -> None:
+    """A third fine-tuning, which starts from ``base``."""
+    path = configs / "experiments" / "tiny.yaml"
+    experiment = yaml.safe_load(path.read_text())
+    modules = experiment["modules"]
+    last = {name: modules.pop(name) for name in ("evaluate", "publish")}
+    modules |= {"sft_c": {**copy.deepcopy(modules["sft_b"]), "base": base}} | last
+    path.write_text(yaml.safe_dump(experiment, sort_keys=False))
+
+
+def test_a_training_may_start_from_a_mean_and_is_made_after_its_stages(configs: Path) -> None:
+    with_base(configs, {"mean": ["sft_a", "sft_b"], "weights": [0.25, 0.75]})
+    plan = make_plan("tiny", configs)
+    stage = plan.stage("sft_c")
+    assert stage is not None
+    assert stage.inputs is not None
+    assert stage.inputs.parents == ["pretrain", "sft_a", "sft_b"]
+    assert base_mean(stage.run.config) == Mean(("sft_a", "sft_b"), (0.25, 0.75))
+    rows = {row.key: row.here for row in plan.inheritance(stage)}
+    assert rows["weights"] == "the mean of sft_a and sft_b"
+    only = make_plan("tiny", configs, overrides=["only=[sft_c]"])
+    assert [one.stage for one in only.stages] == ["prepare", "pretrain", "sft_a", "sft_b", "sft_c"]
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ({"mean": ["sft_a", "evaluate"]}, "sft_c.sft.base: found 'evaluate', which is no module before this one"),
+        ({"mean": ["sft_a", "sft_c"]}, "sft_c.sft.base: found 'sft_c', which is no module before this one"),
+        ({"mean": []}, "sft_c.sft.base: found {'mean': \\[\\]}"),
+        ({"mean": ["sft_a"]}, "sft_c.sft.base: found \\['sft_a'\\].*two stages or more"),
+        ({"mean": ["sft_a", "sft_b"], "weights": [1, 1]}, "sft_c.sft.base: found weights"),
+        ({"mean": {"of": "pretrain", "last": 3}}, "found the last 3, and pretrain keeps 2 checkpoints"),
+    ],
+)
+def test_a_base_that_is_no_mean_is_refused(configs: Path, base: object, said: str) -> None:
+    with_base(configs, base)
+    text = refusal(configs)
+    assert re.search(said, text, re.DOTALL), text
+    assert "tiny.yaml:" in text
