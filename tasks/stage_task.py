@@ -91,7 +91,8 @@ def _result(
     while True:
         if job is None:
             if aside := begin_stage(plan):
-                logger.info("%s: the attempt before, with its log, is in %s", plan.stage, aside)
+                what = "what it made later" if plan.state == "EXTEND" else "the attempt before, with its log,"
+                logger.info("%s: %s is in %s", plan.stage, what, aside)
             record_start(plan, manifest, str(flow_run.id or ""))
         if not plan.is_job:
             with device_lock(run, progress.waits):

@@ -189,7 +189,7 @@ def _cut(line: Text, width: int, ascii_only: bool) -> None:
 
 
 def _waits_for(row: Row) -> str:
-    return row.plan.reason if row.plan.state in ("CACHED", "RESUME") else ""
+    return row.plan.reason if row.plan.state in ("CACHED", "RESUME", "EXTEND") else ""
 
 
 def _seconds_left(row: Row, now: float) -> float | None:

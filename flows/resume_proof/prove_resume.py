@@ -78,23 +78,37 @@ class Proof:
 
 @dataclass
 class Experiment:
-    """The experiment to prove, as the command line names it, and the commands of its runs."""
+    """The experiment to prove, as the command line names it, and the commands of its runs.
+
+    ``fewer`` has the steps that trainings have before more are added, as ``pretrain=100``: the killed run extends them.
+    """
 
     name: str
     workspace: Path
     configs: Path | None = None
     run: str | None = None
     settings: Sequence[str] = ()
+    fewer: Sequence[str] = ()
 
-    def plan(self, side: str, ranks: int | None) -> Plan:
-        return make_plan(self.name, self.configs, self.run, self.all_settings(side, ranks))
+    def plan(self, side: str, ranks: int | None, more: Sequence[str] = ()) -> Plan:
+        return make_plan(self.name, self.configs, self.run, [*self.all_settings(side, ranks), *more])
 
-    def command(self, side: str, ranks: int | None) -> list[str]:
+    def command(self, side: str, ranks: int | None, more: Sequence[str] = ()) -> list[str]:
         options = ["--configs", str(self.configs)] if self.configs else []
         options += ["--run", self.run] if self.run else []
-        for setting in self.all_settings(side, ranks):
+        for setting in [*self.all_settings(side, ranks), *more]:
             options += ["--set", setting]
         return [sys.executable, "-m", "titanflow.cli.main", "run", self.name, *options]
+
+    @property
+    def shorter(self) -> list[str]:
+        """The settings of the killed run with fewer steps; it publishes in a place of its own."""
+        given = (one.partition("=") for one in self.fewer)
+        publish = [module.name for module in self._modules if module.kind == "publish"]
+        return [
+            *(f"{stage}.training.steps={steps}" for stage, _, steps in given),
+            *(f"{name}.folder={self.published('shorter')}" for name in publish),
+        ]
 
     def published(self, side: str) -> Path:
         """Where that run publishes: a folder, whatever the experiment says, so that nobody else sees it."""
@@ -109,6 +123,9 @@ class Experiment:
             # A folder within the stage's own would be moved aside, unseen, when the stage begins again.
             if module.kind == "publish" and (side == "killed" or not _publishes_into_its_own(module)):
                 own += [f"{module.name}.target=folder", f"{module.name}.folder={self.published(side)}"]
+        if self.fewer and side == "killed":
+            # What comes after a longer training is made again.
+            own.append("on_stale=rerun")
         return [*self.settings, *own, "retries.delay=0.1", f"workspace={self.workspace / side}"]
 
     def __post_init__(self) -> None:
@@ -138,9 +155,16 @@ def prove(
     if ranks.change:
         check_changeable(experiment.plan("killed", ranks.resumed))
     refuse_other_runs(killed, stages)
+    # Bad settings are refused before anything runs.
+    experiment.plan("killed", ranks.first, experiment.shorter)
     proof = Proof(experiment.workspace)
     with sigterm_as_exit(), local_api() as url:
         env = {PREFECT_API_URL.name: url, RECORD_BATCHES: "1"}
+        if experiment.fewer:
+            say(f"with fewer steps: {', '.join(experiment.fewer)}")
+            shorter = experiment.command("killed", ranks.first, experiment.shorter)
+            run_in_peace(shorter, experiment.workspace / "shorter.log", env)
+            check_extends(experiment.plan("killed", ranks.first), experiment.fewer)
         began = time.monotonic()
         say(f"uninterrupted: {right.folder}")
         run_in_peace(experiment.command("uninterrupted", ranks.first), experiment.workspace / "uninterrupted.log", env)
@@ -175,6 +199,18 @@ def run_in_peace(command: Sequence[str], log: Path, env: dict[str, str]) -> None
     if status:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
         raise StageFailed("\n    ".join([f"the run that nobody killed ended with {status}; its log: {log}", *lines]))
+
+
+def check_extends(plan: Plan, fewer: Sequence[str]) -> None:
+    """Refuses trainings that more steps would train from scratch: nothing would be proved."""
+    problems = []
+    for name in (one.partition("=")[0] for one in fewer):
+        stage = plan.stage(name)
+        if stage is None or stage.state != "EXTEND":
+            found = f"{name} is {stage.state}: {stage.reason}" if stage else f"no stage {name}"
+            problems.append(Problem(found, "--fewer-steps", expected="a training that more steps extend"))
+    if problems:
+        raise ConfigError(problems)
 
 
 def check_changeable(plan: Plan) -> None:

@@ -13,6 +13,7 @@ from titan.evaluate.tasks import load_task
 from titanflow.common.errors import DataError, Problem
 from titanflow.common.files import expanded
 from titanflow.config.keys.after_training import Evaluate
+from titanflow.config.means.recipe import averaged_stages
 from titanflow.data.held_out.leaked_items import Item, LeakSearch
 from titanflow.data.held_out.trained_text import TrainedOn
 from titanflow.runs.contamination import Contamination, TaskLeaks
@@ -63,7 +64,10 @@ def _models(run: StageRun, settings: Evaluate) -> list[tuple[str, Path]]:
     """The name and folder of each model, whether or not it exists; of this run's models the stage's folder."""
     if isinstance(settings.models, Mapping):
         return [(name, expanded(folder)) for name, folder in settings.models.items()]
-    return [(name, run.stages[name]) for name in settings.models if name in run.stages]
+    names = [name for name in settings.models if name not in settings.means]
+    # A mean has seen all that its models have.
+    asked = dict.fromkeys([*names, *averaged_stages(run.config)])
+    return [(name, run.stages[name]) for name in asked if name in run.stages]
 
 
 def _items(manager: Any, settings: Evaluate, found: Contamination) -> dict[str, list[Item]]:

@@ -30,7 +30,7 @@ from titanflow.files.own_files import read_mapping
 KEPT_FOLDER = "scored"
 """Lies beside the stages' folders: a stage that runs again has its own folder moved aside."""
 ELSEWHERE = {
-    *("tasks", "include_path", "data", "models", "remote_code"),
+    *("tasks", "include_path", "data", "models", "means", "remote_code"),
     *("examples", "wandb", "trackio", "mlflow", "log_samples", "launcher", "cache_requests"),
 }
 """Settings that change no score, or count by the contents of the files that they name."""

@@ -27,6 +27,7 @@ from titanflow.architectures.base import BaseArchitecture, begins_with, tokenize
 from titanflow.architectures.hf_snapshot import repository_of
 from titanflow.architectures.outside_base import read_base
 from titanflow.common.errors import ConfigError, Problem
+from titanflow.config.means.recipe import base_mean
 from titanflow.runs.checkpoints import complete_folders, damage
 from titanflow.runs.contract import EXPORT_FOLDER, INTERRUPTED_EXIT, METRICS_FILE, RESULT_FILE, StageRun, TrainedKind
 from titanflow.runs.errors import ERROR_FILE, StageError, record_failure
@@ -89,6 +90,10 @@ def run_stage(run: StageRun, interruption: Interruption) -> int:
     from titan.process.peak_memory import peak_memory_bytes
     from titan.train.local_rows import bring_rows
 
+    if base_mean(run.config) is not None:
+        from titan.weights.mean import begin_with_mean
+
+        begin_with_mean(run)
     base = read_base(run.base) if run.base else None
     table = check_inheritance(base, run) if base else []
     run.tokenizer = run.tokenizer or (base.tokenizer if base else None)

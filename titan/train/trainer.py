@@ -39,6 +39,7 @@ from titan.weights.saver import CheckpointSaver
 from titan.weights.stage_model import named_weights
 from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.common.errors import StageFailed
+from titanflow.planning.extension.schedule import Schedule
 from titanflow.runs.checkpoints import read_contents
 
 FAILED = 2
@@ -68,7 +69,9 @@ class Trainer(torchtitan.train.Trainer):
         self.metrics_processor.tokens = lambda: self.ntokens_seen * data_parallel_degree(self.parallel_dims)
         self._routers = self._set_up_routers()
         self._batches = self._set_up_batches()
-        self._saver = CheckpointSaver(self.checkpointer, self.folder, job_config.checkpoint)
+        sections = {"training": vars(job_config.training), "lr_scheduler": vars(job_config.lr_scheduler)}
+        kept = Schedule.of(sections).kept_step
+        self._saver = CheckpointSaver(self.checkpointer, self.folder, job_config.checkpoint, kept)
         self._trained_before = 0
         self._warmed_up = False
         self._drops = bool(job_config.lora.dropout) or any(

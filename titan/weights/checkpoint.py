@@ -26,7 +26,7 @@ from titanflow.runs.checkpoints import (
     damage,
     differences,
     flaw,
-    read_contents,
+    is_full,
     refuse_other,
     step_folders,
     stored_model,
@@ -50,7 +50,7 @@ class Checkpoint:
 def complete_checkpoints(folder: Path) -> Iterator[Checkpoint]:
     """The complete checkpoints in ``folder``, newest first, each looked at when it is asked for."""
     for step, path in complete_folders(folder):
-        yield Checkpoint(step, path, any(key.startswith("optimizer.") for key in read_contents(path).shapes))
+        yield Checkpoint(step, path, is_full(path))
 
 
 def resume_point(folder: Path, steps: int) -> Checkpoint | None:

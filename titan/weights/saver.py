@@ -15,7 +15,7 @@ from torchtitan.components.checkpoint import MODEL, CheckpointManager
 from torchtitan.config.job_config import Checkpoint as CheckpointConfig
 
 from titan.weights import checkpoint
-from titanflow.runs.checkpoints import invalidate
+from titanflow.runs.checkpoints import invalidate, superfluous
 
 
 class ExportedState:
@@ -35,14 +35,22 @@ class ExportedState:
 class CheckpointSaver:
     """Saves steps; with ``checkpoint.async_mode`` all but the last are written while training continues.
 
-    ``saved_step`` is the last step that was saved or loaded.
+    ``saved_step`` is the last step that was saved or loaded. The checkpoint of ``kept_step``, if any, is saved whatever
+    the interval, and stays whatever ``checkpoint.keep_latest_k`` says.
     """
 
-    def __init__(self, manager: CheckpointManager, folder: Path, config: CheckpointConfig) -> None:
+    def __init__(
+        self, manager: CheckpointManager, folder: Path, config: CheckpointConfig, kept_step: int | None = None
+    ) -> None:
         self.manager = manager
         self.folder = folder
         self.config = config
         self.saved_step = 0
+        self.kept_step = kept_step
+        self._keeps_latest = 0
+        if kept_step is not None:
+            # torchtitan's manager would remove the kept one: it knows nothing but the newest few.
+            self._keeps_latest, manager.keep_latest_k = manager.keep_latest_k, 0
         self._in_background: Path | None = None
 
     @property
@@ -52,12 +60,13 @@ class CheckpointSaver:
         return future is not None and future.done() and future.exception() is not None
 
     def save_if_due(self, step: int, last: bool = False) -> None:
-        """Saves the last step, each ``checkpoint.interval`` steps, and the first where the config says so.
+        """Saves the last step, each ``checkpoint.interval`` steps, the kept one, and the first if the config says so.
 
         Raises:
             StageFailed: this one, or the one before, can't be saved.
         """
-        if last or step % self.config.interval == 0 or (step == 1 and self.config.enable_first_step_checkpoint):
+        is_first = step == 1 and self.config.enable_first_step_checkpoint
+        if last or step % self.config.interval == 0 or step == self.kept_step or is_first:
             self.save(step, last)
 
     def save(self, step: int, last: bool = False) -> None:
@@ -81,6 +90,9 @@ class CheckpointSaver:
         finally:
             self.manager.interval = interval
         self.saved_step, self._in_background = step, path
+        if self._keeps_latest and not last and dist.get_rank() == 0:
+            for old in superfluous(self.folder, self._keeps_latest, self.kept_step):
+                self.manager.purge_queue.put(str(old))
 
     @contextlib.contextmanager
     def _exported(self) -> Iterator[None]:

@@ -40,6 +40,7 @@ class Family:
         joins_experts: whether files name each expert's weights, while transformers 5 has one tensor for all experts.
         own_router: whether transformers' router of experts isn't a plain linear layer.
         llama_cpp: llama.cpp's architecture that computes the same as the dense model; empty if none was proved.
+        annealed: arguments between which a value moves over all of a training's steps.
         parts_width: whether the heads divide the model's width; otherwise a head has a width of its own.
     """
 
@@ -63,5 +64,6 @@ class Family:
     flex_only: bool = False
     llama_cpp: str = ""
     parts_width: bool = False
+    annealed: tuple[str, ...] = ()
     joins_experts: bool = False
     own_router: bool = False

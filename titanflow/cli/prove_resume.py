@@ -41,6 +41,14 @@ def prove_resume(
             autocompletion=stage_names,
         ),
     ] = None,
+    fewer_steps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fewer-steps",
+            help="The killed run has so many steps of a training first, and is extended; may be given several times.",
+            metavar="STAGE=STEPS",
+        ),
+    ] = None,
     ranks: Annotated[int | None, typer.Option("--ranks", min=1, help="Processes of every stage.")] = None,
     resume_ranks: Annotated[
         int | None, typer.Option("--resume-ranks", min=1, help="Processes of every second start of the killed run.")
@@ -65,7 +73,7 @@ def prove_resume(
     is_kept = workspace is not None
     try:
         proof = prove(
-            Experiment(experiment, folder, configs, run_name, settings or []),
+            Experiment(experiment, folder, configs, run_name, settings or [], fewer_steps or []),
             kills,
             seed,
             stages or (),

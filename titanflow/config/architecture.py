@@ -14,6 +14,7 @@ from titanflow.architectures.outside_base import outside_base
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.files.schema import Schema
 from titanflow.config.keys.repositories import misplaced_revision
+from titanflow.config.means.recipe import named_stages
 from titanflow.config.model_args import (
     check_flavor,
     family,
@@ -25,7 +26,7 @@ from titanflow.config.model_args import (
     without_empty_sections,
 )
 from titanflow.config.stages import named_module
-from titanflow.files.yaml_source import Leaf, Tree, flatten, leaves, set_leaf
+from titanflow.files.yaml_source import Leaf, Tree, first_origin, flatten, leaves, plain, set_leaf
 from titanflow.runs.contract import StageKind
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def resolve_architecture(part: ModelPart, model_schema: Schema, earlier: Mapping
 def _has_base(part: ModelPart) -> bool:
     """Whether the training starts from another: an sft does, a pretraining where one is named."""
     named = _section(part.sections, "sft").get("base")
-    return part.kind != "pretrain" or (isinstance(named, Leaf) and named.value is not None)
+    return part.kind != "pretrain" or isinstance(named, dict) or (isinstance(named, Leaf) and named.value is not None)
 
 
 def _find_base(part: ModelPart, earlier: Mapping[str, Module]) -> tuple[BaseArchitecture | None, list[Problem]]:
@@ -130,6 +131,8 @@ def _find_base(part: ModelPart, earlier: Mapping[str, Module]) -> tuple[BaseArch
     if part.kind == "prefer" and not isinstance(named, Leaf):
         expected = "the model whose answers are to become better: a module, a folder, or owner/name on the Hub"
         return None, [Problem("a stage of the kind prefer needs a base", f"{part.module}.base", part.origin, expected)]
+    if isinstance(named, dict):
+        return _averaged(part, plain(named), first_origin(named), earlier)
     wanted = str(named.value) if isinstance(named, Leaf) else "pretrain"
     other = named_module(wanted, {name: one for name, one in earlier.items() if one.trains})
     if other is not None:
@@ -146,6 +149,19 @@ def _find_base(part: ModelPart, earlier: Mapping[str, Module]) -> tuple[BaseArch
         "transformers loads, or owner/name on the Hub"
     )
     return None, [Problem(f"found {wanted!r}", key, origin, expected, misplaced_revision("sft.base", wanted))]
+
+
+def _averaged(
+    part: ModelPart, recipe: Any, origin: str, earlier: Mapping[str, Module]
+) -> tuple[BaseArchitecture | None, list[Problem]]:
+    """The first of the models whose mean is the base: all have its architecture. The recipe is checked later."""
+    trained = [name for name, one in earlier.items() if one.trains]
+    named = named_stages(recipe)
+    if unknown := [name for name in named if name not in trained] or ([] if named else [recipe]):
+        expected = " or ".join(trained) or "a module that trains"
+        found = f"found {unknown[0]!r}, which is no module before this one that trains"
+        return None, [Problem(found, f"{part.module}.sft.base", origin, expected)]
+    return _planned(earlier[named[0]]), []
 
 
 def _placed(problem: Problem) -> str:

@@ -38,6 +38,8 @@ from titanflow.config.keys.experiment import (
     tag_problem,
 )
 from titanflow.config.keys.lora_presets import settle_presets
+from titanflow.config.means.settle import settle_means
+from titanflow.config.means.unlike import unlike_models
 from titanflow.config.module import Module, stage_schema
 from titanflow.config.module_files import Entry, load, load_json
 from titanflow.config.overrides import Setting, lay_over
@@ -109,6 +111,8 @@ def load_experiment(
     if problems := problems + mistakes:
         raise ConfigError(problems)
     spec = _spec_type().validate_python(plain(own))
+    if problems := settle_means(modules):
+        raise ConfigError(problems)
     if unknown := [name for name in spec.only if name not in modules]:
         hint, origin = did_you_mean(unknown[0], modules), own["only"].origin
         raise ConfigError(Problem(f"no module is {', '.join(unknown)}", "only", origin, ", ".join(modules), hint))
@@ -217,6 +221,7 @@ def _check_modules(modules: dict[str, Module], starts: bool) -> list[str]:
     problems = [problem for module in modules.values() for problem in check_module(module)]
     lacks = [problem for module in modules.values() for problem in check_launch(module)]
     problems += [*(lacks if starts else ()), *check_exports(modules), *check_gate(modules), *check_gguf(modules)]
+    problems += unlike_models(modules)
     if problems:
         raise ConfigError(problems)
     return [f"a run would be refused: {problem}" for problem in told_once(lacks)]

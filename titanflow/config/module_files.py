@@ -84,7 +84,8 @@ def merge_files(entry: Entry, configs: ConfigTree, kind: StageKind, framework: s
         if section is not None:
             files.tree = {**files.tree, name: section}
     files.lay_over(entry.spec.get("overrides"))
-    if isinstance(base := entry.spec.get("base"), Leaf) and base.value is not None:
+    base = entry.spec.get("base")
+    if isinstance(base, dict) or (isinstance(base, Leaf) and base.value is not None):
         files.lay_over({"sft": {"base": base}})
     files.lay_over(entry.settings)
     for name in DATA:

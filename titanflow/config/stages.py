@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from titanflow.common.errors import Problem, did_you_mean
 from titanflow.config.files.schema import dataclass_schema
 from titanflow.config.keys.experiment import ExperimentSpec
+from titanflow.config.means.recipe import averaged_stages
 from titanflow.files.yaml_source import Leaf, Tree, first_origin
 from titanflow.runs.contract import KIND_OF, KINDS, StageKind
 
@@ -126,8 +127,10 @@ def made_for(names: Sequence[str], modules: Mapping[str, Module]) -> dict[str, M
 def _named_by(module: Module, modules: Mapping[str, Module]) -> list[str]:
     """The modules that a module names as its base or its models; a publication is made from the scores, too."""
     if module.trains:
-        return [module.base.stage] if module.base is not None and module.base.folder is None else []
+        own = [module.base.stage] if module.base is not None and module.base.folder is None else []
+        return [*own, *averaged_stages(module.config)]
     models = module.config["models"] if module.kind == "evaluate" else [module.config["model"]]
+    models = [*models, *averaged_stages(module.config)] if isinstance(models, list) else models
     # Folders may be those of any training.
     trained = [name for name, one in modules.items() if one.trains]
     found = (

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titanflow.architectures.outside_base import read_base
+from titanflow.planning.extension.left_behind import part_with
 from titanflow.runs.checkpoints import PARTS_FOLDER
 from titanflow.runs.contract import RESULT_FILE, RUN_FILE, StageRun
 from titanflow.runs.errors import ERROR_FILE
@@ -25,13 +26,16 @@ def begin_stage(plan: StagePlan) -> Path | None:
     """Makes a stage's folder ready and writes ``run.yaml``; returns where the old one lies now, if there was one.
 
     A stage that doesn't resume begins in a new folder. The old one, with its results and its log, becomes
-    ``superseded/<stage>-<n>`` of its run. Of those that made nothing the newest are kept.
+    ``superseded/<stage>-<n>`` of its run. Of those that made nothing the newest are kept. An extended stage goes on in
+    its folder; what the longer run doesn't pass through is set aside.
     """
     run, aside = plan.run, None
     if plan.state in ("RUN", "STALE") and any((run.folder / name).exists() for name in (RUN_FILE, RESULT_FILE)):
         # Unfinished work of other inputs is of no use, and may be large.
         shutil.rmtree(run.folder / PARTS_FOLDER, ignore_errors=True)
         aside = set_aside(run.folder)
+    if plan.state == "EXTEND" and plan.extension is not None:
+        aside = part_with(run, plan.extension.begins, next_aside(run.folder))
     run.folder.mkdir(parents=True, exist_ok=True)
     for left in run.folder.glob("scratch-*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -40,7 +44,7 @@ def begin_stage(plan: StagePlan) -> Path | None:
     if run.base is not None:
         base = read_base(run.base)
         # A resumed stage keeps the digest of the base that it began with: LoRA refuses another base.
-        begun = StageRun.read(run.folder / RUN_FILE).base_digest if plan.state == "RESUME" else ""
+        begun = StageRun.read(run.folder / RUN_FILE).base_digest if plan.state in ("RESUME", "EXTEND") else ""
         run.base_digest = begun or (checkpoint_digest(base.checkpoint) if base.checkpoint else "")
     run.write()
     return aside
@@ -48,18 +52,26 @@ def begin_stage(plan: StagePlan) -> Path | None:
 
 def set_aside(folder: Path) -> Path:
     """Moves a folder of a run to ``superseded``, and returns its new place."""
-    superseded = folder.parent / SUPERSEDED
-    superseded.mkdir(exist_ok=True)
-    numbers = (path.name.removeprefix(f"{folder.name}-") for path in superseded.glob(f"{folder.name}-*"))
-    earlier = sorted(int(number) for number in numbers if number.isdecimal())
-    # Numbers go on where older folders were removed.
-    place = superseded / f"{folder.name}-{1 + max(earlier, default=0)}"
+    place = next_aside(folder)
+    place.parent.mkdir(exist_ok=True)
     folder.rename(place)
-    places = [*(superseded / f"{folder.name}-{number}" for number in earlier), place]
+    places = [place.parent / f"{folder.name}-{number}" for number in _numbers(folder)]
     failures = [path for path in places if not _made_anything(path)]
     for path in failures[:-KEPT_FAILURES]:
         shutil.rmtree(path, ignore_errors=True)
     return place
+
+
+def next_aside(folder: Path) -> Path:
+    """Where a folder of a run goes if it is set aside; numbers go on where older folders were removed."""
+    return folder.parent / SUPERSEDED / f"{folder.name}-{1 + max(_numbers(folder), default=0)}"
+
+
+def _numbers(folder: Path) -> list[int]:
+    """The numbers of the folders that were set aside, oldest first."""
+    prefix = f"{folder.name}-"
+    numbers = (path.name.removeprefix(prefix) for path in (folder.parent / SUPERSEDED).glob(f"{prefix}*"))
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def _made_anything(folder: Path) -> bool:

@@ -18,6 +18,8 @@ from titanflow.config.device import stage_device
 from titanflow.config.division import validation_note
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.keys.experiment import name_problem
+from titanflow.config.means.recipe import means_of
+from titanflow.config.means.unlike import unlike_models
 from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
 from titanflow.config.stages import BASE, base_folder
@@ -98,6 +100,7 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
         # Later stages are made from the kept output, so use its fingerprint.
         stage_run.fingerprint = found.made_from or stage_run.fingerprint
         plan = StagePlan(stage, found.state, found.reason, stage_run, inputs=inputs, changes=found.changes)
+        plan.extension = found.extension
         if night is not None and goes_on:
             plan.continues = {f"{parent.run}/{stage}": parent.digest} if parent else {}
             plan.reason += f"; {night.described}" if found.state == "RUN" else ""
@@ -193,6 +196,8 @@ def _stage_run(stage: str, config: Experiment, run: str, folder: Path, preparati
         check_models(module, config, folder.parent.parent)
         if publish := config.of_kind("publish"):
             check_publishable(module, publish)
+        if unlike := list(unlike_models(config.modules, preparation.tokenizers.folders)):
+            raise ConfigError(unlike)
     stage_run = StageRun(
         **common,
         kind=module.kind,
@@ -224,4 +229,5 @@ def _stage_folders(module: Module, config: Experiment, folder: Path) -> dict[str
         found["evaluate"] = folder / evaluate.name
     if module.kind == "evaluate" and (base := base_folder(config.modules, folder)):
         found[BASE] = base
-    return found
+    scored = config.of_kind("evaluate") if module.kind in ("evaluate", "publish") else None
+    return found | {name: folder / name for name in (means_of(scored.config) if scored else ())}

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from titanflow.common.files import write_text_atomically
 from titanflow.config.experiment import Experiment
 from titanflow.nightly.night import Night
+from titanflow.planning.extension.more_steps import Extension
 from titanflow.planning.forecast.forecast import Forecast
 from titanflow.planning.origin.inheritance import inheritance_table
 from titanflow.runs.changes import Change
@@ -18,7 +19,7 @@ from titanflow.runs.contract import StageKind, StageRun
 from titanflow.runs.inputs import StageInputs
 from titanflow.runs.results import InheritanceRow
 
-StageState = Literal["RUN", "RESUME", "CACHED", "STALE"]
+StageState = Literal["RUN", "RESUME", "EXTEND", "CACHED", "STALE"]
 
 
 @dataclass
@@ -26,7 +27,8 @@ class StagePlan:
     """What one stage would do, and all that it needs.
 
     ``changes`` are the inputs that changed since it ran; ``kept`` says that its old output is used all the same.
-    ``continues`` has the digest of the earlier night's result that it continues, by that stage's name.
+    ``extension`` says what more steps do to a training. ``continues`` has the digest of the earlier night's result that
+    it continues, by that stage's name.
     """
 
     stage: str
@@ -38,6 +40,7 @@ class StagePlan:
     inputs: StageInputs | None = None
     changes: list[Change] = field(default_factory=list)
     kept: bool = False
+    extension: Extension | None = None
     forecast: Forecast | None = None
     continues: dict[str, str] = field(default_factory=dict)
 

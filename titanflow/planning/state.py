@@ -1,4 +1,4 @@
-"""Tells a stage's state and why: RUN, RESUME, CACHED or STALE, from the files in its folder."""
+"""Tells a stage's state and why: RUN, RESUME, EXTEND, CACHED or STALE, from the files in its folder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titanflow.config.keys.on_stale import OnStale
+from titanflow.config.means.recipe import averaged_stages
+from titanflow.planning.extension.more_steps import Extension, find_extension
 from titanflow.planning.preparation import Preparation
 from titanflow.planning.stage_plan import StageState
 from titanflow.runs.changes import Change, changes_reason, find_changes, values
@@ -27,13 +29,14 @@ UNRECORDED = "it was made from other inputs, which weren't recorded when it ran"
 @dataclass(frozen=True)
 class Verdict:
     """A stage's state. ``changes`` are inputs that differ from those of its output; ``kept`` says that the output is
-    used all the same; ``made_from`` is the fingerprint of a kept output."""
+    used all the same; ``made_from`` is the fingerprint of a kept output; ``extension`` says what more steps do."""
 
     state: StageState
     reason: str
     changes: list[Change] = field(default_factory=list)
     kept: bool = False
     made_from: str = ""
+    extension: Extension | None = None
 
 
 @dataclass
@@ -108,6 +111,11 @@ class StageStates:
         reason = changes_reason(changes) if changes else UNRECORDED
         is_done = is_finished and record is not None and bool(record.finished)
         damaged = self.manifest.changed_outputs(run.stage, self.check) if is_done else {}
+        extension = find_extension(run, changes, inputs)
+        begins = f"{run.stage}/checkpoint/step-{extension.begins}/" if extension else ""
+        is_sound = extension is not None and not any(path.startswith(begins) for path in damaged)
+        if extension is not None and not extension.refusal and is_sound and (self.on_stale != "keep" or not is_done):
+            return Verdict("EXTEND", str(extension), extension=extension)
         if not is_done:
             reason += f"; it was interrupted after step {step}" if step is not None else "; it didn't finish"
         elif damaged:
@@ -115,7 +123,9 @@ class StageStates:
         elif self.on_stale == "keep" and record is not None:
             differ = f"{values(len(changes))} differ{'s' if len(changes) == 1 else ''}" if changes else UNRECORDED
             return Verdict("CACHED", f"kept: {differ}", changes, kept=True, made_from=record.fingerprint)
-        return Verdict("STALE", reason, changes)
+        if extension is not None and extension.refusal:
+            reason += f"; {extension.refusal}"
+        return Verdict("STALE", reason, changes, extension=extension)
 
 
 def _looked_at(result: PrepareResult, preparation: Preparation) -> bool:
@@ -138,7 +148,8 @@ def parents(run: StageRun, earlier: Sequence[StagePlan]) -> list[StagePlan]:
     models = run.config.get("models")
     if run.kind == "evaluate" and not isinstance(models, list):
         return [plan for plan in earlier if plan.run.trains]
-    named = [run.base] if run.trains else [run.stages.get(name) for name in models or [run.config.get("model")]]
+    asked = () if run.trains else models or [run.config.get("model")]
+    named = [run.base, *(run.stages.get(name) for name in [*asked, *averaged_stages(run.config)])]
     own = [plan for plan in earlier if plan.run.folder in named or (run.kind == "publish" and plan.kind == "evaluate")]
     before = {other.stage for plan in own for other in parents(plan.run, earlier)}
     return [plan for plan in earlier if plan in own or plan.stage in before]

@@ -14,12 +14,13 @@ from rich.text import Text
 from titanflow.common.console import one_line, uncut
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.planning.cluster.job_checks import submitted
+from titanflow.planning.extension.more_steps import INSTEAD
 from titanflow.planning.launch import by_hand
 from titanflow.planning.stage_plan import Plan, StagePlan
 from titanflow.runs.changes import Change
 from titanflow.runs.results import NOT_INHERITED
 
-STATE_STYLES = {"RUN": "yellow", "RESUME": "cyan", "CACHED": "green", "STALE": "bold red"}
+STATE_STYLES = {"RUN": "yellow", "RESUME": "cyan", "EXTEND": "cyan", "CACHED": "green", "STALE": "bold red"}
 STATE_WIDTH = 6
 """Characters of the longest state."""
 
@@ -103,9 +104,10 @@ def stale_lines(stage: StagePlan) -> Iterator[str]:
     own = [change for change in stage.changes if not change.parent]
     if not own:
         yield f"{stage.stage}: {stage.reason}"
+    refusal = f"; {stage.extension.refusal}" if stage.extension and stage.extension.refusal else ""
     for change in own:
         old, new = _values(change)
-        yield f"{stage.stage}: {change.key}: {old} → {new}" + (f" ({change.origin})" if change.origin else "")
+        yield f"{stage.stage}: {change.key}: {old} → {new}" + (f" ({change.origin})" if change.origin else "") + refusal
 
 
 def _values(change: Change) -> tuple[str, str]:
@@ -133,6 +135,8 @@ def check_stale(plan: Plan) -> None:
     if not stale or plan.config.spec.on_stale == "rerun":
         return
     found = [line for stage in stale for line in stale_lines(stage)]
+    served = "in a deployment: the parameters on_stale and run; in the experiment's file: on_stale"
+    instead = [INSTEAD] if any(stage.extension and stage.extension.refusal for stage in stale) else []
     why = "" if plan.config.spec.on_stale == "error" else ", and whose output can't be kept: it is incomplete"
     raise ConfigError(
         Problem(
@@ -140,6 +144,6 @@ def check_stale(plan: Plan) -> None:
             origin=str(plan.folder),
             expected="one of: --on-stale rerun (makes them again; their old output moves to superseded/), "
             "--on-stale keep (uses the old output as it is), --run NAME (makes a second run beside this one)",
-            hint="in a deployment: the parameters on_stale and run; in the experiment's file: on_stale",
+            hint="; ".join([*instead, served]),
         )
     )

@@ -19,6 +19,7 @@ from titanflow.architectures.families.registry import export_refusal
 from titanflow.common.errors import DataError, Problem
 from titanflow.config.batch import global_batch_size
 from titanflow.config.keys.training import Lora, Prefer
+from titanflow.config.means.recipe import averaged_stages
 from titanflow.evals.asked_tasks import AskedTasks, asked_by
 from titanflow.evals.library import index
 from titanflow.nightly.night import Night, Parent
@@ -32,7 +33,7 @@ from titanflow.runs.training import Training, finished_training
 
 TRAIN_FIELDS = {
     "step", "tokens", "first_loss", "loss", "validation_loss", "seq_len", "parameters", "trainable_parameters",
-    "model_name", "flavor", "model_args", "inheritance", "base_model", "tokenizer_digest", "export_digests",
+    "model_name", "flavor", "model_args", "inheritance", "base_model", "mean_of", "tokenizer_digest", "export_digests",
     "parity", "versions",
 }  # fmt: skip
 EVALUATE_FIELDS = {
@@ -165,8 +166,10 @@ def read_chain(run: StageRun, model: str) -> list[TrainedStage]:
     """The finished training stages of a run that lead to a model, first the one that began with none of them."""
     last = read_trained(model, run.stages[model])
     base = last.run.base
-    own = next((name for name, folder in run.stages.items() if folder == base and folder.name == name), None)
-    return [*(read_chain(run, own) if own else ()), last]
+    own = [name for name, folder in run.stages.items() if folder == base and folder.name == name]
+    averaged = [*(part.stage for part in last.result.mean_of), *averaged_stages(last.run.config)]
+    before = {one.name: one for name in dict.fromkeys([*own, *averaged]) for one in read_chain(run, name)}
+    return [*before.values(), last]
 
 
 def trained_stages(run: StageRun) -> list[str]:

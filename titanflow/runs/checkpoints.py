@@ -82,6 +82,12 @@ def complete_folders(folder: Path) -> Iterator[tuple[int, Path]]:
     return ((step, path) for step, path in step_folders(folder).items() if not flaw(path))
 
 
+def superfluous(folder: Path, newest: int, kept_step: int | None) -> list[Path]:
+    """The checkpoints in ``folder`` beside the ``newest`` few and the one of ``kept_step``, oldest first."""
+    others = [path for step, path in step_folders(folder).items() if step != kept_step]
+    return others[newest:][::-1]
+
+
 def invalidate(path: Path) -> None:
     """Makes a checkpoint incomplete before it is overwritten, so that it counts only once it is whole again."""
     (path / METADATA).unlink(missing_ok=True)
@@ -101,6 +107,16 @@ def newest_checkpoint(folder: Path) -> Path:
 def newest_step(stage_folder: Path) -> int | None:
     """The step of the newest complete checkpoint below a stage's folder; None where there is none."""
     return next((step for step, _ in complete_folders(stage_folder / "checkpoint")), None)
+
+
+def is_full(path: Path) -> bool:
+    """Whether training can go on from a checkpoint; otherwise it holds the model alone."""
+    return any(key.startswith("optimizer.") for key in read_contents(path).shapes)
+
+
+def full_steps(folder: Path) -> Iterator[int]:
+    """The steps of the complete checkpoints in ``folder`` that training can go on from, newest first."""
+    return (step for step, path in complete_folders(folder) if is_full(path))
 
 
 def saved_so_far(stage_folder: Path) -> str:

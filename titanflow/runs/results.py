@@ -90,6 +90,15 @@ class PrepareResult(Strict):
     seconds: float = 0.0
 
 
+class Averaged(Strict):
+    """One of a mean's models: a stage, by its result's digest, at a step; and the weight that it had."""
+
+    stage: str
+    step: int
+    digest: str
+    weight: float
+
+
 class TrainResult(Strict):
     """What a training stage made.
 
@@ -99,6 +108,7 @@ class TrainResult(Strict):
     of an sft. With LoRA ``trainable_parameters`` counts adapters and saved modules (None: all parameters are trained),
     ``checkpoint`` holds these alone, ``export`` has them merged, and ``adapter`` is the folder that ``peft`` loads, if
     one was asked for. ``base_model`` is the Hub's repository that training started from (empty if none).
+    ``mean_of`` are the models that were averaged (none for one that was trained).
     ``peak_memory_bytes`` is the first rank's in its last attempt (None if that only exported).
     """
 
@@ -127,6 +137,7 @@ class TrainResult(Strict):
     adapter: Path | None = None
     inheritance: list[InheritanceRow] = Field(default_factory=list)
     base_model: str = ""
+    mean_of: list[Averaged] = Field(default_factory=list)
     trackers: dict[str, TrackerRecord] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
 

@@ -1,6 +1,8 @@
 """What becomes of saves in the background, with futures in place of torchtitan's manager."""
 
 from concurrent.futures import Future
+from pathlib import Path
+from queue import SimpleQueue
 from types import SimpleNamespace
 
 import pytest
@@ -46,6 +48,20 @@ def test_each_interval_and_the_last_step_are_saved_once(saver):
     # torchtitan's own interval has no say: a save that was decided on is made.
     assert saver.manager.saved == [(10, False, 1), (15, True, 1)]
     assert (saver.saved_step, saver.manager.interval) == (15, 10)
+
+
+def test_the_kept_step_is_saved_though_it_is_not_due_and_outlives_the_newest_few(saver):
+    manager = Manager(saver.folder)
+    manager.keep_latest_k, manager.purge_queue = 2, SimpleQueue()
+    kept = CheckpointSaver(manager, saver.folder, saver.config, kept_step=15)
+    # torchtitan's own purge would take the kept one.
+    assert manager.keep_latest_k == 0
+    for step in (10, 15, 20, 30, 31, 40):
+        kept.save_if_due(step)
+        manager.save_future.done() or manager.save_future.set_result(None)
+    assert [step for step, _, _ in manager.saved] == [10, 15, 20, 30, 40]
+    removed = [Path(manager.purge_queue.get()).name for _ in range(manager.purge_queue.qsize())]
+    assert sorted(set(removed)) == ["step-10", "step-20"]
 
 
 def test_a_failure_in_the_background_names_the_save_that_failed_and_its_cause(saver):

@@ -18,6 +18,7 @@ from titan.evaluate.locks import check_locked
 from titan.evaluate.scores import answers
 from titan.evaluate.tasks import wants_chat
 from titan.export.export import export_model
+from titan.weights.mean import make_mean
 from titan.weights.stage_model import trained_model
 from titanflow.architectures.huggingface import CONFIG_FILE, download_model, is_hugging_face
 from titanflow.architectures.remote_code import trust_remote_code
@@ -25,6 +26,7 @@ from titanflow.common.digests import folder_digests
 from titanflow.common.errors import ConfigError, Problem, StageFailed
 from titanflow.common.files import expanded
 from titanflow.config.keys.after_training import Evaluate
+from titanflow.config.means.recipe import means_of
 from titanflow.planning.evaluation.lacking_template import HINT, lacking_template
 from titanflow.runs.checkpoints import METADATA, newest_checkpoint
 from titanflow.runs.contract import EXPORT_FOLDER, StageRun
@@ -47,8 +49,16 @@ def model_loadings(run: StageRun, settings: Evaluate) -> dict[str, Loading]:
     """How to load each model: a checkpoint for ``backend: native``, else an export, which is made if missing."""
     if not settings.models:
         raise ConfigError(Problem("nothing to evaluate", key="models", expected="base, sft, or name: folder"))
+    make_means(run)
     given = settings.models if isinstance(settings.models, Mapping) else dict.fromkeys(settings.models)
     return {name: _loading(run, name, path, settings) for name, path in given.items()}
+
+
+def make_means(run: StageRun) -> None:
+    """Makes the means among the models, each in a folder of the run, as a stage's that has finished."""
+    for name, mean in means_of(run.config).items():
+        if make_mean(name, mean, run.stages, run.stages[name]):
+            logger.info("%s is the mean of %s", name, " and ".join(mean.stages))
 
 
 def _loading(run: StageRun, name: str, given: str | None, settings: Evaluate) -> Loading:

@@ -35,4 +35,5 @@ FAMILY = Family(
     router_width=6,
     has_teacher=True,
     parts_width=True,
+    annealed=("beta_start", "beta_end"),
 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from titanflow.architectures.families.registry import ARCHITECTURES, export_refusal, family_of
 from titanflow.common.errors import Problem, did_you_mean
 from titanflow.config.keys.training import names_rows
+from titanflow.config.means.recipe import averaged_stages, means_of
 from titanflow.config.module import Module
 from titanflow.config.stages import module_of, named_module
 from titanflow.runs.contract import StageKind
@@ -93,12 +94,15 @@ def _check_published(modules: Mapping[str, Module]) -> list[Problem]:
     if publish is None:
         return []
     model, trained = publish.config["model"], [name for name, module in modules.items() if module.trains]
+    trained += means_of(evaluate.config) if evaluate is not None else ()
     if model not in trained:
         found, hint = f"found {model!r}, which no module of this experiment trains", did_you_mean(model, trained)
         expected = " or ".join(trained) or "a module that trains"
         return [publish.problem("model", found, expected, hint)]
     scored = evaluate.config["models"] if evaluate is not None else []
-    if evaluate is not None and scored and isinstance(scored, list) and model not in loaded_exports(evaluate, modules):
+    if evaluate is None or not scored or not isinstance(scored, list):
+        return []
+    if model not in {*means_of(evaluate.config), *loaded_exports(evaluate, modules)}:
         found = f"found {model!r}, and {evaluate.name} scores {' and '.join(scored)}"
         hint = f"add {model} to {evaluate.name}.models, or publish a model that is scored"
         return [publish.problem("model", found, hint=hint)]
@@ -108,7 +112,9 @@ def _check_published(modules: Mapping[str, Module]) -> list[Problem]:
 def named_exports(module: Module) -> list[str]:
     """The exports of its own experiment that an evaluate or publish module names."""
     found = module.config.get(EXPORTED[module.kind])
-    return [found] if isinstance(found, str) else found if isinstance(found, list) else []
+    if isinstance(found, str):
+        return [found]
+    return [*found, *averaged_stages(module.config)] if isinstance(found, list) else []
 
 
 def loaded_exports(module: Module, modules: Mapping[str, Module]) -> set[str]:

@@ -29,9 +29,13 @@ class Evaluate:
     """A folder with your own task files, looked for beside the file that names it, then in the trees of configs."""
     data: Items = field(default_factory=Items)
     """Evaluation items to prepare; a task's YAML names their folder as ${data}."""
-    models: list[str] | dict[str, str] = field(default_factory=lambda: ["base", "sft"])
+    models: list[str] | dict[str, Any] = field(default_factory=lambda: ["base", "sft"])
     """`base` and `sft` of this run, or a mapping from a name to any folder that transformers loads; with the native
-    backend to a training stage's folder, or to one checkpoint/step-N of it."""
+    backend to a training stage's folder, or to one checkpoint/step-N of it. `{avg: {mean: [sft_a, sft_b]}}` is the mean
+    of two stages, as `means` has it; other stages stand beside it as `sft_a: sft_a`."""
+    means: dict[str, Any] = field(default_factory=dict)
+    """Models that are means, by the names that `models` has: `{mean: [sft_a, sft_b], weights: [0.5, 0.5]}` of finished
+    stages (alike without `weights`), or `{mean: {of: pretrain, last: 5}}` of a stage's last checkpoints."""
     backend: Literal["hf", "native", "vllm"] = "hf"
     """What computes: transformers on the export, torchtitan's own model on a checkpoint (no export needed: for scores
     while it trains), or vLLM, which is installed separately."""

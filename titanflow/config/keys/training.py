@@ -179,9 +179,10 @@ class Chat:
 class Sft:
     """The base of a fine-tuning stage."""
 
-    base: str = "pretrain"
+    base: str | dict[str, Any] = "pretrain"
     """The model whose architecture, tokenizer and weights are taken: a module, the folder of a finished stage, or a
-    model in transformers' format: a folder, or owner/name on the Hub."""
+    model in transformers' format: a folder, or owner/name on the Hub. Of stages before this one also a mean:
+    `{mean: [sft_a, sft_b], weights: [0.5, 0.5]}`, or `{mean: {of: pretrain, last: 5}}`."""
     base_revision: str | None = None
     """The base's revision on the Hub: a branch, a tag or a commit."""
     new_special_tokens: list[str] = field(default_factory=list)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from titanflow.common.errors import DataError
+from titanflow.config.means.recipe import averaged_stages
 from titanflow.data.dataset_info import read_info
 from titanflow.data.prepared import OFFSETS_FILE, TOKENS_FILE, mapped
 from titanflow.data.tokenizer.tokenizer import TOKENIZER_FILE, load_tokenizer
@@ -78,6 +79,11 @@ class TrainedOn:
             self.not_looked_at.append(f"the training data of {name}, which was trained elsewhere")
         elif stage.folder not in seen:
             self._add_rows(stage)
+            for other in averaged_stages(stage.config):
+                if other in stage.stages:
+                    self._add(
+                        f"the model {other}, of which {stage.stage} began", stage.stages[other], {*seen, stage.folder}
+                    )
             before = stage.base or (stage.config.get("checkpoint") or {}).get("initial_load_path")
             if before:
                 self._add(f"the model that {stage.stage} began with", Path(before), {*seen, stage.folder})

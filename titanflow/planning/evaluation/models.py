@@ -11,6 +11,7 @@ from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.files import expanded
 from titanflow.common.hub_names import COMMIT
 from titanflow.config.experiment import Experiment
+from titanflow.config.means.recipe import means_of
 from titanflow.config.module import Module
 from titanflow.config.stages import BASE, base_folder
 from titanflow.publish.private import evaluation_secrets
@@ -43,7 +44,7 @@ def check_models(module: Module, experiment: Experiment, workspace: Path) -> Non
             trust_remote_code(path, f"{module.name}.models.{name}", origin)
     else:
         stages = [name for name, other in experiment.modules.items() if other.trains]
-        known = [*([BASE] if base_folder(experiment.modules, workspace) else []), *stages]
+        known = [*([BASE] if base_folder(experiment.modules, workspace) else []), *stages, *means_of(module.config)]
         wrong = [f"{name!r} is no stage of this experiment" for name in models if name not in [BASE, *known]]
         wrong += [AMBIGUOUS] if BASE in models and BASE not in known and not wrong else []
         expected = ", ".join(known) or "a mapping from a name to a folder that transformers loads"

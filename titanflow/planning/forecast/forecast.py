@@ -17,7 +17,6 @@ from titanflow.planning.forecast.history import History, work_digest
 from titanflow.planning.forecast.layout import Layout
 from titanflow.planning.forecast.memory import Memory, memory
 from titanflow.planning.origin.inheritance import grown_rows
-from titanflow.runs.checkpoints import newest_step
 
 if TYPE_CHECKING:
     from titanflow.config.experiment import Experiment
@@ -68,16 +67,14 @@ class Forecast:
         return values
 
 
-def forecast_stage(
-    run: StageRun, resumes: bool, experiment: Experiment, device: DeviceSpec, history: History
-) -> Forecast:
-    """Forecasts one stage of a plan; ``resumes`` says that it continues from its newest checkpoint."""
+def forecast_stage(run: StageRun, done: int, experiment: Experiment, device: DeviceSpec, history: History) -> Forecast:
+    """Forecasts one stage of a plan; ``done`` are the steps that a training has behind it."""
     module = stage_module(run, experiment)
     launcher = run.config.get("launcher") or {}
     devices = int(launcher.get("nproc_per_node") or 1) * int(launcher.get("nnodes") or 1)
     known = Forecast(like=work_digest(run, experiment, device.name), devices=devices, device=device.name)
     if module is not None and module.trains:
-        known = _training(known, run, resumes, module, device, history)
+        known = _training(known, run, done, module, device, history)
     elif found := history.of(run, known.like):
         known = dataclasses.replace(known, seconds=found.wall, source=f"measured on {found.run}")
     if (price := experiment.spec.price_per_hour) is None:
@@ -95,11 +92,10 @@ def stage_module(run: StageRun, experiment: Experiment) -> Module | None:
 
 
 def _training(
-    known: Forecast, run: StageRun, resumes: bool, module: Module, device: DeviceSpec, history: History
+    known: Forecast, run: StageRun, done: int, module: Module, device: DeviceSpec, history: History
 ) -> Forecast:
     layout = Layout.of(module.config)
     counts, on_device, unknown = model_forecast(module, device.kind)
-    done = (newest_step(run.folder) or 0) if resumes else 0
     steps = max(0, int(run.config["training"]["steps"]) - done)
     tokens = steps * layout.tokens_per_step
     duration = estimated(counts, tokens, layout, device) if counts else None

@@ -16,6 +16,7 @@ from titanflow.planning.forecast.device import DeviceSpec
 from titanflow.planning.forecast.fit import does_not_fit, may_not_fit
 from titanflow.planning.forecast.forecast import forecast_stage, stage_module
 from titanflow.planning.forecast.history import History
+from titanflow.runs.checkpoints import newest_step
 
 if TYPE_CHECKING:
     from titanflow.config.experiment import Experiment
@@ -40,7 +41,7 @@ def add_forecasts(stages: Iterable[StagePlan], experiment: Experiment, workspace
         if plan.state == "CACHED":
             continue
         device = device_of(plan.run.config.get("launcher") or {})
-        plan.forecast = forecast = forecast_stage(plan.run, plan.state == "RESUME", experiment, device, history)
+        plan.forecast = forecast = forecast_stage(plan.run, _steps_done(plan), experiment, device, history)
         module = stage_module(plan.run, experiment)
         if module is None or not module.trains:
             continue
@@ -102,3 +103,10 @@ def _visible(gpus: tuple[DeviceSpec, ...], visible: str | None) -> tuple[DeviceS
     if not all(name.isdecimal() and int(name) < len(gpus) for name in numbers):
         return gpus
     return tuple(gpus[int(name)] for name in numbers)
+
+
+def _steps_done(plan: StagePlan) -> int:
+    """The step from which a training goes on."""
+    if plan.extension is not None and plan.state == "EXTEND":
+        return plan.extension.begins
+    return (newest_step(plan.run.folder) or 0) if plan.state == "RESUME" else 0

@@ -1,0 +1,49 @@
+"""Finished stages with weights, of which means are made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tiny_exports import POSITIONS, SIZES, VOCAB, save_checkpoint, sensitised, tiny_args
+
+from titanflow.architectures.base import tokenizer_digest
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import TrainResult, write_result
+
+
+def write_stage(
+    folder: Path, seeds: list[int], tokenizer: Path, family: str = "llama3", dtype: torch.dtype = torch.float32
+) -> Path:
+    """A finished stage with a checkpoint for each seed."""
+    StageRun(
+        stage=folder.name,
+        kind="pretrain",
+        experiment="e",
+        run="r",
+        folder=folder,
+        config={"model": {"name": family, "flavor": "debugmodel"}, "training": {"seq_len": POSITIONS}},
+        model_overrides={**SIZES[family], "vocab_size": VOCAB},
+        tokenizer=tokenizer,
+    ).write()
+    for step, seed in enumerate(seeds, 1):
+        model = sensitised(family, tiny_args(family), seed).to(dtype)
+        save_checkpoint(model, folder / "checkpoint" / f"step-{step}")
+    args = {**SIZES[family], "vocab_size": VOCAB, "max_seq_len": POSITIONS}
+    write_result(
+        folder,
+        TrainResult(
+            stage=folder.name,
+            kind="pretrain",
+            checkpoint=folder / "checkpoint" / f"step-{len(seeds)}",
+            step=len(seeds),
+            model_name=family,
+            flavor="debugmodel",
+            model_args=args,
+            parameters=1,
+            seq_len=POSITIONS,
+            tokenizer=tokenizer,
+            tokenizer_digest=tokenizer_digest(tokenizer),
+        ),
+    )
+    return folder

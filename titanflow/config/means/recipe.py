@@ -1,0 +1,53 @@
+"""The mean of models as an experiment writes it: ``{mean: [a, b], weights: [0.5, 0.5]}``, or of a stage's checkpoints.
+
+An evaluation names it among its ``models``; a publication may name it then as its ``model``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The stages whose last weights are averaged, each with its weight; with ``last`` that many checkpoints of one."""
+
+    stages: tuple[str, ...]
+    weights: tuple[float, ...]
+    last: int = 0
+
+    @classmethod
+    def of(cls, recipe: Mapping[str, Any]) -> Mean:
+        """A recipe that was found sound (:mod:`titanflow.config.means.settle`)."""
+        given = recipe["mean"]
+        if isinstance(given, Mapping):
+            return cls((given["of"],), (1 / given["last"],) * given["last"], given["last"])
+        weights = recipe.get("weights") or [1 / len(given)] * len(given)
+        return cls(tuple(given), tuple(map(float, weights)))
+
+
+def means_of(config: Mapping[str, Any]) -> dict[str, Mean]:
+    """The means that an evaluation's config names."""
+    return {name: Mean.of(recipe) for name, recipe in (config.get("means") or {}).items()}
+
+
+def base_mean(config: Mapping[str, Any]) -> Mean | None:
+    """The mean that a training starts from; None where it starts from anything else."""
+    named = (config.get("sft") or {}).get("base")
+    return Mean.of(named) if isinstance(named, Mapping) else None
+
+
+def averaged_stages(config: Mapping[str, Any]) -> list[str]:
+    """The stages of which an evaluation makes means, or of whose mean a training starts, each once."""
+    base = base_mean(config)
+    means = [*means_of(config).values(), *([base] if base else [])]
+    return list(dict.fromkeys(stage for mean in means for stage in mean.stages))
+
+
+def named_stages(recipe: Any) -> list[Any]:
+    """What a recipe names as stages, whether or not it is sound."""
+    given = recipe.get("mean") if isinstance(recipe, Mapping) else None
+    named = [given.get("of")] if isinstance(given, Mapping) else given
+    return named if isinstance(named, list) else []

@@ -1,0 +1,50 @@
+"""Takes from the folder of a training what the same training with more steps wouldn't have."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from titanflow.common.files import write_text_atomically
+from titanflow.runs.checkpoints import step_folders
+from titanflow.runs.contract import EXPORT_FOLDER, METRICS_FILE, RESULT_FILE, RUN_FILE, StageRun
+from titanflow.runs.metrics import read_metrics
+
+
+def part_with(run: StageRun, begins: int, superseded: Path) -> Path | None:
+    """Removes from a stage's folder all that a run with more steps wouldn't have, and returns where it lies now.
+
+    Checkpoints after ``begins``, and the export that was made of them, go to ``superseded``, a folder that isn't there
+    yet. A longer run that passes through the last checkpoint leaves nothing. A kill in between leaves a stage that can
+    still be extended.
+    """
+    _forget_ends(run, begins)
+    later = [path for step, path in step_folders(run.folder / "checkpoint").items() if step > begins]
+    if not later:
+        return None
+    (superseded / "checkpoint").mkdir(parents=True)
+    for name in (RUN_FILE, RESULT_FILE, METRICS_FILE):
+        if (run.folder / name).is_file():
+            shutil.copy2(run.folder / name, superseded / name)
+    if (run.folder / EXPORT_FOLDER).is_dir():
+        (run.folder / EXPORT_FOLDER).rename(superseded / EXPORT_FOLDER)
+    for path in later:
+        path.rename(superseded / "checkpoint" / path.name)
+    return superseded
+
+
+def _forget_ends(run: StageRun, begins: int) -> None:
+    """Drops the records of a step that was logged or validated only because it was the last."""
+    path, config = run.folder / METRICS_FILE, run.config
+    if not path.is_file():
+        return
+    every = {"loss": config["metrics"]["log_freq"], "validation_loss": config["validation"]["freq"]}
+
+    def is_due(record: dict[str, Any]) -> bool:
+        key = "loss" if "loss" in record else "validation_loss"
+        return record["step"] == 1 or record["step"] % every[key] == 0
+
+    kept = [record for record in read_metrics(path) if record["step"] > begins or is_due(record)]
+    write_text_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
