@@ -18,6 +18,7 @@ from titanflow.config.device import stage_device
 from titanflow.config.division import validation_note
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.keys.experiment import name_problem
+from titanflow.config.mixture import phases_note
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
 from titanflow.nightly.night import Night
 from titanflow.nightly.planning import as_night
@@ -100,6 +101,8 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
             plan.reason += f"; {night.described}" if found.state == "RUN" else ""
         if found.state == "RUN" and (note := validation_note(config.stage(stage))):
             plan.reason += f"; {note}"
+        if found.state in ("RUN", "RESUME") and (phases := phases_note(stage_run.config)):
+            plan.reason += f"; {phases}"
         if plan.is_job and found.state != "CACHED":
             plan.reason += f"; as {job_words(stage_run.config['launcher'])}"
         if plan.pool and found.state != "CACHED":

@@ -103,6 +103,16 @@ class MixtureSource(Source):
 
 
 @dataclass
+class Phase:
+    """A part of the training in which a mixture has weights of its own."""
+
+    until: float
+    """Where it ends, as a share of `training.steps`; the last phase ends at 1."""
+    weights: dict[str, float]
+    """The share of each source, relative to the others; a source that isn't named isn't read."""
+
+
+@dataclass
 class Mixture:
     """Several sources trained on together; without ``sources`` there is no mixture."""
 
@@ -114,6 +124,9 @@ class Mixture:
     """Whether a weight is a share of the rows or of the tokens."""
     stop: Literal["first_exhausted", "all_exhausted"] = "first_exhausted"
     """When a round of the mixture ends (`interleave`); until the last is exhausted, the others begin again."""
+    phases: list[Phase] = field(default_factory=list)
+    """Weights that change while the stage trains: [{until: 0.8, weights: {a: 9, b: 1}}, {until: 1.0, weights: {b: 1}}].
+    Unset, each source has its own `weight` from the first step to the last."""
 
 
 @dataclass
