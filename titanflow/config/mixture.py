@@ -48,13 +48,13 @@ def phase_ends(phases: Sequence[Mapping[str, Any]], steps: int) -> list[int]:
 
 def phases_note(config: Mapping[str, Any]) -> str:
     """A plan's note on the phases of a training's mixture: the steps of each and its shares; empty without phases."""
-    data, steps = config.get("data") or {}, int(config["training"]["steps"])
-    phases = (data.get("mixture") or {}).get("phases") or []
-    if not phases or not mixture_members(data):
+    mixture = (config.get("data") or {}).get("mixture") or {}
+    phases = mixture.get("phases") or []
+    if not phases:
         return ""
-    starts = [1, *(end + 1 for end in phase_ends(phases, steps))]
+    starts = [1, *(end + 1 for end in phase_ends(phases, int(config["training"]["steps"])))]
     said = [f"{_shares(one['weights'])} in steps {starts[n]:,}–{starts[n + 1] - 1:,}" for n, one in enumerate(phases)]
-    return f"{data['mixture']['weights']} of {', then '.join(said)}"
+    return f"{mixture['weights']} of {', then '.join(said)}"
 
 
 def _shares(weights: Mapping[str, float]) -> str:

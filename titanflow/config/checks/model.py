@@ -106,13 +106,17 @@ def _routing(name: str, args: dict[str, Any]) -> Found:
 
 
 def warn_of_schedule(module: Module) -> list[str]:
-    """Warns of warm-ups that are longer than the stage."""
+    """Warns of warm-ups that are longer than the stage, and of a decay that doesn't fit behind one."""
     steps, schedule = module.config["training"]["steps"], module.config["lr_scheduler"]
+    total, share = schedule["total_steps"] or steps, schedule["decay_ratio"] or 0
     warmup, beta = schedule["warmup_steps"], module.model_args.get("beta_warmup_steps", 0)
     found, key = [], "lr_scheduler.warmup_steps"
-    if module.is_written(key) and warmup > (schedule["total_steps"] or steps):
+    if module.is_written(key) and warmup > total:
         what = f"{key} ({module.origins[key]}) is {warmup}"
         found.append((what, "the learning rate rises to the end, and is optimizer.lr in the last step alone"))
+    elif 0 < total - warmup < round(total * share):
+        what = f"lr_scheduler.decay_ratio is {share}, lr_scheduler.warmup_steps {warmup}"
+        found.append((what, f"the decay takes the {total - warmup} steps that the warm-up leaves"))
     if beta >= steps:
         found.append((f"model.beta_warmup_steps is {beta}", "β stays at model.beta_start all the while"))
     return [f"{module.name}.{what} and training.steps {steps}: {effect}" for what, effect in found]
