@@ -11,6 +11,7 @@ NATURAL = {"minimum": 0}
 POSITIVE = {"exclusiveMinimum": 0}
 SHARE = {"minimum": 0, "maximum": 1}
 BELOW_ONE = {"minimum": 0, "exclusiveMaximum": 1}
+BETWEEN = {"exclusiveMinimum": 0, "exclusiveMaximum": 1}
 SEED = {"minimum": 0, "maximum": 2**32 - 1}
 """The seeds that numpy takes."""
 OR_ALL = {"minimum": -1}
@@ -40,6 +41,7 @@ TRAINING: Mapping[str, Mapping[str, float]] = {
     "training.global_batch_size": OR_ALL,
     "training.max_norm": POSITIVE,
     "training.skip_rows": NATURAL,
+    "training.ema": BETWEEN,
     "optimizer.lr": NATURAL,
     "optimizer.beta1": BELOW_ONE,
     "optimizer.beta2": BELOW_ONE,

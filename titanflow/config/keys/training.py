@@ -237,6 +237,9 @@ class TrainingAdditions:
     skip_rows: int = 0
     """Rows to skip at the beginning of the data's order, because the model that this training continues has seen them;
     streamed data has no such order."""
+    ema: float | None = None
+    """Keep the exponential mean of the weights, in which each step counts this many times as much as the next (0.999),
+    and validate, export and hand on that mean; unset, the last step's weights."""
 
 
 @dataclass
