@@ -165,6 +165,7 @@ def _result(
     }
     items = prepared_items(run.data.train)
     result = EvaluateResult(
+        stage=run.stage,
         scores=scores,
         folders={name: loading.folder for name, loading in models.items()},
         digests={name: dict(loading.digests) for name, loading in models.items()},

@@ -14,7 +14,7 @@ from titanflow.nightly.night import Night
 from titanflow.planning.forecast.forecast import Forecast
 from titanflow.planning.origin.inheritance import inheritance_table
 from titanflow.runs.changes import Change
-from titanflow.runs.contract import StageName, StageRun
+from titanflow.runs.contract import StageKind, StageRun
 from titanflow.runs.inputs import StageInputs
 from titanflow.runs.results import InheritanceRow
 
@@ -29,7 +29,7 @@ class StagePlan:
     ``continues`` has the digest of the earlier night's result that it continues, by that stage's name.
     """
 
-    stage: StageName
+    stage: str
     state: StageState
     reason: str
     run: StageRun
@@ -40,6 +40,10 @@ class StagePlan:
     kept: bool = False
     forecast: Forecast | None = None
     continues: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> StageKind:
+        return self.run.kind
 
     @property
     def pool(self) -> str:
@@ -70,9 +74,13 @@ class Plan:
     def stage(self, name: str) -> StagePlan | None:
         return next((stage for stage in self.stages if stage.stage == name), None)
 
+    def of_kind(self, kind: StageKind) -> StagePlan | None:
+        """The first stage of a kind."""
+        return next((stage for stage in self.stages if stage.kind == kind), None)
+
     def inheritance(self, stage: StagePlan) -> list[InheritanceRow]:
         """What a fine-tuning stage would keep and change of its base; empty for other stages."""
-        module = self.config.stage(stage.stage) if self.config else None
+        module = self.config.modules.get(stage.stage) if self.config else None
         return inheritance_table(module.base, stage.run) if module is not None and module.base is not None else []
 
     @property
@@ -91,6 +99,7 @@ class Plan:
             "stages": [
                 {
                     "stage": stage.stage,
+                    "kind": stage.kind,
                     "state": stage.state,
                     "reason": stage.reason,
                     "fingerprint": stage.run.fingerprint,

@@ -43,7 +43,7 @@ def write_report(folder: Path) -> Path:
 
 def render_report(folder: Path) -> str:
     run = read_contents(folder)
-    trained = [stage for stage in run.stages if stage.name in TRAINED]
+    trained = [stage for stage in run.stages if stage.kind in TRAINED]
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -78,5 +78,5 @@ def breakable(name: str) -> Markup:
 def run_state(run: RunContents) -> str:
     for stage in run.stages:
         if stage.state != "finished":
-            return stage.state if stage.name == "publish" and stage.result else f"{stage.name} {stage.state}"
+            return stage.state if stage.kind == "publish" and stage.result else f"{stage.name} {stage.state}"
     return "finished"
