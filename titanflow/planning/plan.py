@@ -35,9 +35,8 @@ from titanflow.planning.launch_checks import check_launches
 from titanflow.planning.origin.gguf_tokenizer import gguf_tokenizer_problems
 from titanflow.planning.origin.initial_weights import check_beginnings, with_weights
 from titanflow.planning.preparation import Preparation
-from titanflow.planning.stage_plan import Plan, StagePlan
+from titanflow.planning.stage_plan import Plan, StagePlan, training_notes
 from titanflow.planning.state import StageStates, parents
-from titanflow.planning.training_notes import training_notes
 from titanflow.publish.private import data_secrets
 from titanflow.publish.settings import read_settings
 from titanflow.runs.contract import PREPARE, PreparedData, StageRun
