@@ -42,7 +42,13 @@ def check_model(module: Module) -> list[Problem]:
 
 def argument_faults(name: str, args: dict[str, Any]) -> list[Fault]:
     """Contradictions in the arguments of a model of the family ``name``."""
-    return list(_sizes(args)) or [*_heads(name, args), *_dropout(args), *_routing(name, args), *_experts(args)]
+    return list(_sizes(args)) or [
+        *_heads(name, args),
+        *_rope(args),
+        *_dropout(args),
+        *_routing(name, args),
+        *_experts(args),
+    ]
 
 
 def _check_recomputed(module: Module) -> list[Problem]:
@@ -74,6 +80,14 @@ def _heads(name: str, args: dict[str, Any]) -> Found:
     if heads and dim and family_of(name).parts_width and (dim % heads or dim // heads % 2):
         message = f"dim is {dim} and n_heads {heads}: a head is {dim / heads:g} wide, and RoPE turns pairs in it"
         yield ("n_heads", "dim"), message, "dim an even multiple of n_heads"
+
+
+def _rope(args: dict[str, Any]) -> Found:
+    stretch = args.get("rope_scaling_args") or {}
+    values = {"rope_theta": args.get("rope_theta"), "rope_scaling_args.scaling_factor": stretch.get("scaling_factor")}
+    for key, value in {**values, "rope_factor": args.get("rope_factor")}.items():
+        if _is_number(value) and not 0 < value < math.inf:
+            yield (key,), f"found {value}: no position could be told from another", "a number above 0"
 
 
 def _dropout(args: dict[str, Any]) -> Found:

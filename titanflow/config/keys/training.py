@@ -198,6 +198,9 @@ class Sft:
     no rows for them, embedding and output grow by the mean of the old rows."""
     allow_longer_context: bool = False
     """Allow longer rows than the base was trained with: its weights have never seen such positions; RoPE unchanged."""
+    change_rope: bool = False
+    """Allow another RoPE than the base's, for longer rows: `model.rope_theta`, and what stretches positions where the
+    family has it (`rope_scaling_args` of llama3 and llama4, `rope_factor`, which is YaRN's, of deepseek_v3)."""
 
 
 @dataclass
