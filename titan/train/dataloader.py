@@ -15,7 +15,7 @@ from torchtitan.config.job_config import DataLoader as DataLoaderConfig
 
 from titan.train.prefer.sides import with_sides, without_pairs
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.data.order import Order, Shuffled
+from titanflow.data.order import Course, Order, Shuffled
 from titanflow.data.prepared import Row
 
 ROWS_SEEN = "rows_seen"
@@ -34,7 +34,7 @@ class Rows(Protocol):
 
     def row(self, index: int) -> Row: ...
 
-    def order(self, seed: int) -> Order: ...
+    def order(self, seed: int, course: Course | None = None) -> Order: ...
 
 
 class MockRows:
@@ -53,7 +53,7 @@ class MockRows:
         tokens = np.random.default_rng(index).integers(self.vocab_size, size=self.seq_len + 1)
         return Row(tokens[:-1], tokens[1:])
 
-    def order(self, seed: int) -> Order:
+    def order(self, seed: int, course: Course | None = None) -> Order:
         return Shuffled(self.rows, seed)
 
 
@@ -133,7 +133,8 @@ class PreparedDataLoader(BaseDataLoader):
     """One rank's batches without end, from the position in its state.
 
     The state is how many rows all ranks together have seen. It is the same on each rank, so any number of ranks can
-    resume. The first ``skip_rows`` of the order are left out: an earlier training has seen them.
+    resume. The first ``skip_rows`` of the order are left out: an earlier training has seen them. Only a mixture with
+    phases needs ``steps``, the training's.
     """
 
     def __init__(
@@ -146,6 +147,7 @@ class PreparedDataLoader(BaseDataLoader):
         ranks: int,
         seed: int,
         skip_rows: int = 0,
+        steps: int = 0,
         settings: DataLoaderConfig | None = None,
         trim: bool = False,
     ) -> None:
@@ -156,7 +158,7 @@ class PreparedDataLoader(BaseDataLoader):
         self.accumulation = max(self.global_batch_size // (local_batch_size * ranks), 1)
         self.rank = rank
         self.ranks = ranks
-        self.order = rows.order(seed)
+        self.order = rows.order(seed, Course(steps, self.global_batch_size, skip_rows))
         self.settings = settings or DataLoaderConfig()
         self.rows_seen = 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from titanflow.architectures.base import FOLLOWS_SEQ_LEN, BaseArchitecture, is_mutable, tokenizer_digest
+from titanflow.architectures.base import FOLLOWS_SEQ_LEN, BaseArchitecture, free_rope, may_differ, tokenizer_digest
 from titanflow.architectures.new_tokens import new_tokens, token_rows, vocabulary
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.model_args import families_hint
@@ -16,6 +16,8 @@ from titanflow.files.yaml_source import flatten
 from titanflow.planning.origin.inheritance import inheritance_table
 from titanflow.runs.contract import StageRun
 from titanflow.runs.results import InheritanceRow
+
+LONGER = "set sft.allow_longer_context: true, or sft.change_rope: true with another RoPE"
 
 
 def check_inheritance(base: BaseArchitecture, run: StageRun) -> list[InheritanceRow]:
@@ -35,7 +37,7 @@ def inherited_args(base: BaseArchitecture, run: StageRun) -> dict[str, Any]:
     ``max_seq_len`` is at least the length of the stage's rows, which has been checked.
     """
     args = flatten(base.model_args)
-    args |= {key: value for key, value in flatten(run.model_overrides).items() if is_mutable(key)}
+    args |= {key: value for key, value in flatten(run.model_overrides).items() if may_differ(key, run.config)}
     if new_tokens(run):
         args["vocab_size"] = token_rows(args["vocab_size"], run)
     if args.get(FOLLOWS_SEQ_LEN):
@@ -62,7 +64,7 @@ def _architecture_problems(base: BaseArchitecture, run: StageRun) -> list[Proble
     theirs = {"name": base.model_name, "flavor": base.flavor}
     args, overrides = flatten(base.model_args), flatten(run.model_overrides)
     for key, value in overrides.items():
-        if key in args and key != FOLLOWS_SEQ_LEN and not is_mutable(key):
+        if key in args and key != FOLLOWS_SEQ_LEN and not may_differ(key, run.config):
             own[key], theirs[key] = value, args[key]
     unknown = [
         Problem(
@@ -78,7 +80,7 @@ def _architecture_problems(base: BaseArchitecture, run: StageRun) -> list[Proble
         Problem(
             f"found {value!r}, but {base.stage} has {theirs[key]!r}: fine-tuning can't change the architecture",
             key=f"model.{key}",
-            hint=f"leave it out, or set it in {base.stage} and pretrain again",
+            hint=f"leave it out, or set it in {base.stage} and pretrain again{free_rope(key)}",
         )
         for key, value in own.items()
         if value != theirs[key]
@@ -101,13 +103,13 @@ def _tokenizer_problems(base: BaseArchitecture, run: StageRun) -> list[Problem]:
 
 def _length_problems(base: BaseArchitecture, run: StageRun) -> list[Problem]:
     seq_len, sft = _seq_len(run), run.config.get("sft") or {}
-    if sft.get("allow_longer_context") or not base.seq_len or seq_len <= base.seq_len:
+    if sft.get("allow_longer_context") or sft.get("change_rope") or not base.seq_len or seq_len <= base.seq_len:
         return []
     return [
         Problem(
             f"found {seq_len}, but {base.stage} was trained with {base.seq_len}",
             key="training.seq_len",
             expected=f"at most {base.seq_len}",
-            hint="to train positions that it has never seen, set sft.allow_longer_context: true",
+            hint=f"to train positions that it has never seen, {LONGER}",
         )
     ]

@@ -217,6 +217,7 @@ def finish(
         trainable_parameters=trainable,
         peak_memory_bytes=peak_memory,
         seq_len=job_config.training.seq_len,
+        ema=job_config.training.ema,
         tokenizer=run.tokenizer,
         tokenizer_digest=tokenizer_digest(run.tokenizer),
         inheritance=table,

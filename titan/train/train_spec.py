@@ -143,6 +143,7 @@ def _dataloader_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Call
             ranks=dp_world_size,
             seed=job_config.debug.seed or 0,
             skip_rows=training.skip_rows,
+            steps=training.steps,
             settings=training.dataloader,
             trim=may_trim(spec, job_config),
         )

@@ -35,6 +35,7 @@ from titan.train.streaming import check_ranks
 from titan.weights import checkpoint
 from titan.weights.adapters import TrainedState, load_weights
 from titan.weights.dense_to_routed import load_dense
+from titan.weights.moving_mean import MovingMean
 from titan.weights.saver import CheckpointSaver
 from titan.weights.stage_model import named_weights
 from titanflow.architectures.families.registry import PARAMETER_GROUPS
@@ -72,6 +73,7 @@ class Trainer(torchtitan.train.Trainer):
         sections = {"training": vars(job_config.training), "lr_scheduler": vars(job_config.lr_scheduler)}
         kept = Schedule.of(sections).kept_step
         self._saver = CheckpointSaver(self.checkpointer, self.folder, job_config.checkpoint, kept)
+        self._mean: MovingMean | None = None
         self._trained_before = 0
         self._warmed_up = False
         self._drops = bool(job_config.lora.dropout) or any(
@@ -207,6 +209,8 @@ class Trainer(torchtitan.train.Trainer):
             logger.warning(f"Ran out of data after step {self.step}.")
             self._saver.save(self.step, last=True)
             return False
+        if self._mean is not None:
+            self._mean.update(self.step)
         self._batches.write(self.step)
         self._saver.save_if_due(self.step, last=self.step == config.training.steps)
         if config.validation.enable and self.validator.should_validate(self.step):
@@ -254,7 +258,8 @@ class Trainer(torchtitan.train.Trainer):
             self._validate()
 
     def _validate(self) -> None:
-        with uncounted(self.model_parts):
+        """Validates the model that the stage makes: the mean of its weights, if it keeps one."""
+        with uncounted(self.model_parts), self._mean.in_place() if self._mean else contextlib.nullcontext():
             self.validator.validate(self.model_parts, self.step)
 
     def _load(self) -> None:
@@ -269,11 +274,19 @@ class Trainer(torchtitan.train.Trainer):
             if self.job_config.lora.rank or self.looks_at_base:
                 self._load_base(resumes=True)
                 self.base_is_loaded()
+            self._set_up_mean()
             self.checkpointer.load(step=found.step)
             self._saver.saved_step = found.step
             return
         self._load_base()
         self.base_is_loaded()
+        self._set_up_mean()
+
+    def _set_up_mean(self) -> None:
+        """Keeps the mean of the weights from here on. What a stage begins with is loaded before, into the model."""
+        if (decay := self.job_config.training.ema) is not None:
+            self._mean = MovingMean(self.model_parts, self.checkpointer.states[MODEL], decay)
+            self.checkpointer.states |= self._mean.states
 
     def base_is_loaded(self) -> None:
         """Called when the model has its base's weights, before those of a checkpoint."""

@@ -15,12 +15,14 @@ from typing import Any
 from titan.models.custom_family import import_custom
 from titan.models.overrides import override_model_args
 from titan.models.registry import model_args_from, train_spec
+from titanflow.architectures.base import changes_rope
 from titanflow.architectures.huggingface import CONFIG_FILE, described_model, is_hugging_face, own_tokenizer
 from titanflow.architectures.new_tokens import new_tokens, token_rows
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.config.keys.training import Lora
 from titanflow.data.dataset_info import is_complete, read_info
+from titanflow.files.yaml_source import flatten
 from titanflow.runs.checkpoints import METADATA, newest_checkpoint, stored_model
 from titanflow.runs.contract import RESULT_FILE, RUN_FILE, StageRun
 from titanflow.runs.manifest import checkpoint_digest
@@ -155,8 +157,10 @@ def stage_model(training: Training) -> StageModel:
 
 
 def _fine_tuned_model(base: StageModel, run: StageRun, seq_len: int) -> StageModel:
-    """The base's model, with rows for the stage's new tokens."""
+    """The base's model, with rows for the stage's new tokens, and the stage's RoPE where it changes that."""
     args = replace(base.args, vocab_size=token_rows(base.args.vocab_size, run)) if new_tokens(run) else base.args
+    rope = {key: value for key, value in flatten(run.model_overrides).items() if changes_rope(key, run.config)}
+    args = override_model_args({base.name: args}, base.name, base.name, rope)[base.name] if rope else args
     return replace(base, args=args, seq_len=seq_len, tokenizer=run.tokenizer or base.tokenizer)
 
 

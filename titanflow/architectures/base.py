@@ -25,6 +25,9 @@ MUTABLE = re.compile(
 """Arguments that don't change what the weights mean: the attention kernel, dropout, the weights of auxiliary losses,
 and the schedule of a teacher's sharpness."""
 
+ROPE = re.compile(r"rope_theta|rope_factor|rope_scaling_args(?:\.\w+)*|original_seq_len|beta_(?:fast|slow)|mscale")
+"""Arguments of rotary positions: their base, and how YaRN or llama's scaling stretches them. The *guarded* ones."""
+
 TOKENIZER_FILE = "tokenizer.json"
 
 
@@ -97,6 +100,22 @@ def begins_with(run: StageRun) -> Path | None:
 def is_mutable(argument: str) -> bool:
     """Whether a fine-tuning stage may set an argument of the model, by its dotted name."""
     return MUTABLE.fullmatch(argument) is not None
+
+
+def may_differ(argument: str, config: Mapping[str, Any]) -> bool:
+    """Whether a stage with this config may set an argument of its base's model: RoPE's by ``sft.change_rope``."""
+    return is_mutable(argument) or changes_rope(argument, config)
+
+
+def changes_rope(argument: str, config: Mapping[str, Any]) -> bool:
+    """Whether an argument is RoPE's, by its dotted name, and a stage with this config asks to change that."""
+    asked = (config.get("sft") or {}).get("change_rope")
+    return bool(asked) and ROPE.fullmatch(argument) is not None
+
+
+def free_rope(argument: str) -> str:
+    """The end of a hint that an argument of the base may be another by a flag; empty for one that may not."""
+    return "; for longer rows sft.change_rope: true lets it differ" if ROPE.fullmatch(argument) else ""
 
 
 def _meant(value: Any) -> Any:

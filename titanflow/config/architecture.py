@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from titanflow.architectures.base import FOLLOWS_SEQ_LEN, BaseArchitecture, is_mutable
+from titanflow.architectures.base import FOLLOWS_SEQ_LEN, BaseArchitecture, free_rope, may_differ
 from titanflow.architectures.custom_code import source_files
 from titanflow.architectures.families.registry import OWN_FAMILIES
 from titanflow.architectures.outside_base import outside_base
@@ -205,18 +205,19 @@ def _inherited(base: BaseArchitecture, sections: Tree, section: Tree) -> Tree:
 def _inherit_args(part: ModelPart, found: Architecture, base: BaseArchitecture) -> None:
     """An sft keeps its base's architecture: arguments that it sets itself must equal the base's, unless mutable."""
     section, base_args, overrides = part.sections["model"], flatten(base.model_args), dict(leaves(found.overrides))
+    config = {"sft": {key: leaf.value for key, leaf in leaves(_section(part.sections, "sft"))}}
     wanted = {"name": (section["name"], base.model_name), "flavor": (section["flavor"], base.flavor)}
     # Of a custom family a plan knows only the overridden arguments; the stage knows all.
     known = {one: leaf for one, leaf in overrides.items() if one in base_args}
-    wanted |= {one: (leaf, base_args[one]) for one, leaf in known.items() if not is_mutable(one)}
+    wanted |= {one: (leaf, base_args[one]) for one, leaf in known.items() if not may_differ(one, config)}
     seq_len = _section(part.sections, "training").get("seq_len")
     for one, (leaf, value) in wanted.items():
         follows = one == FOLLOWS_SEQ_LEN and isinstance(seq_len, Leaf) and leaf.value == seq_len.value
         if leaf.value != value and not follows:
             message = f"found {leaf.value!r}, and {base.stage} has {value!r}: fine-tuning keeps its base's architecture"
-            hint = f"leave it out here, or change {base.stage}.model.{one} and pretrain again"
+            hint = f"leave it out here, or change {base.stage}.model.{one} and pretrain again{free_rope(one)}"
             found.problems.append(Problem(message, f"{part.module}.model.{one}", leaf.origin, hint=hint))
-    own = {one: leaf.value for one, leaf in overrides.items() if one not in known or is_mutable(one)}
+    own = {one: leaf.value for one, leaf in overrides.items() if one not in known or may_differ(one, config)}
     # A base that has grown has other values than the overrides it was built with.
     found.model_overrides = {one: base_args.get(one, value) for one, value in flatten(base.overrides).items()} | own
     if found.model_args:

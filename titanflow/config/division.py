@@ -53,6 +53,8 @@ def _validate_on_dev(module: Module) -> None:
     own = written_keys(module, "validation_data")
     validation = {**copy.deepcopy(data), "part": "dev", **{key: module.config["validation_data"][key] for key in own}}
     if members := mixture_members(data):
+        # A validation reads each row once, so there is nothing to weigh.
+        validation["mixture"]["phases"] = []
         mixed = validation["mixture"]["sources"]
         validation["mixture"]["sources"] = {
             name: mixed[name] for key, name in zip(sources(data, "data"), members, strict=True) if key in with_dev

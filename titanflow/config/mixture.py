@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from titanflow.config.keys.training import Mixture, is_divided
@@ -28,9 +28,35 @@ def packs_rows(data: Mapping[str, Any]) -> bool:
 
 
 def mixture_spec(data: Mapping[str, Any]) -> dict[str, Any]:
-    """How a mixture mixes: ``strategy``, ``weights``, ``stop``, and of each source the ``weight`` and ``epochs``."""
+    """How a mixture mixes: ``strategy``, ``weights``, ``stop``, and of each source the ``weight`` and ``epochs``.
+
+    ``phases`` are there only if it has any.
+    """
     from pydantic import TypeAdapter
 
     mixture = TypeAdapter(Mixture).validate_python(data["mixture"])
     sources = {name: {"weight": source.weight, "epochs": source.epochs} for name, source in mixture.sources.items()}
-    return {"strategy": mixture.strategy, "weights": mixture.weights, "stop": mixture.stop, "sources": sources}
+    spec = {"strategy": mixture.strategy, "weights": mixture.weights, "stop": mixture.stop, "sources": sources}
+    phases = [{"until": phase.until, "weights": phase.weights} for phase in mixture.phases]
+    return {**spec, "phases": phases} if phases else spec
+
+
+def phase_ends(phases: Sequence[Mapping[str, Any]], steps: int) -> list[int]:
+    """The last step of each phase, of a training of so many steps."""
+    return [round(phase["until"] * steps) for phase in phases]
+
+
+def phases_note(config: Mapping[str, Any]) -> str:
+    """A plan's note on the phases of a training's mixture: the steps of each and its shares; empty without phases."""
+    mixture = (config.get("data") or {}).get("mixture") or {}
+    phases = mixture.get("phases") or []
+    if not phases:
+        return ""
+    starts = [1, *(end + 1 for end in phase_ends(phases, int(config["training"]["steps"])))]
+    said = [f"{_shares(one['weights'])} in steps {starts[n]:,}–{starts[n + 1] - 1:,}" for n, one in enumerate(phases)]
+    return f"{mixture['weights']} of {', then '.join(said)}"
+
+
+def _shares(weights: Mapping[str, float]) -> str:
+    total = sum(weights.values())
+    return " and ".join(f"{name} {weight / total:.0%}" for name, weight in weights.items() if weight)

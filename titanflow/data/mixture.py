@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 
 from titanflow.common.errors import DataError, Problem
 from titanflow.config.files.chat_template import TEMPLATE_FILE
+from titanflow.config.mixture import phase_ends
 from titanflow.data.dataset_info import DatasetInfo, read_info
-from titanflow.data.order import Order, visited
+from titanflow.data.order import Course, MixedSource, Order, visited
+from titanflow.data.phases import PhasedOrder, PhaseRows
 from titanflow.data.prepared import PreparedRows, Row
 from titanflow.runs.contract import DATASET_FILE
 
@@ -86,28 +89,29 @@ class MixedRows:
         before = sum(one.info.documents for one in list(self.members.values())[:source])
         return row if row.pairs is None else row._replace(pairs=row.pairs + before)
 
-    def order(self, seed: int) -> MixedOrder:
+    def order(self, seed: int, course: Course | None = None) -> MixedOrder | PhasedOrder:
+        """The order of these rows. Phases need the ``course``, of whose steps they are shares.
+
+        Raises:
+            ValueError: phases without a course, or one without a step.
+        """
         mixture, members = self.info.mixture, self.members.items()
         sources = [
             MixedSource(name, len(rows), tokens_a_row(rows), **mixture["sources"][name]) for name, rows in members
         ]
+        if phases := mixture.get("phases"):
+            if course is None:
+                raise ValueError("phases are shares of a training's steps, and no training was given")
+            ends = phase_ends(phases, course.steps)
+            lengths = [(end - start) * course.batch for start, end in pairwise([0, *ends])]
+            parts = [PhaseRows(rows, phase["weights"]) for rows, phase in zip(lengths, phases, strict=True)]
+            return PhasedOrder(sources, parts, mixture["weights"], seed, course.skipped)
         return MixedOrder(sources, mixture["strategy"], mixture["weights"], mixture["stop"], seed)
 
 
 def tokens_a_row(rows: PreparedRows) -> float:
     """The mean number of tokens in a row, without its padding."""
     return float(rows.seq_len) if rows.info.kind == "text" else rows.info.tokens / len(rows)
-
-
-@dataclass(frozen=True)
-class MixedSource:
-    """A source, as the order of a mixture needs it."""
-
-    name: str
-    rows: int
-    tokens_a_row: float
-    weight: float = 1.0
-    epochs: float = 1.0
 
 
 class MixedOrder(Order):

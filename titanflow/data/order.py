@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -30,6 +31,26 @@ def visited(rows: int, seed: int, visits: NDArray[np.int64], source: int = 0) ->
         chosen = epochs == epoch
         found[chosen] = permutation(rows, seed, int(epoch), source)[within[chosen]]
     return found
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a training goes over: ``steps`` steps of ``batch`` rows, behind ``skipped`` rows that it leaves out."""
+
+    steps: int
+    batch: int
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class MixedSource:
+    """A source, as the order of a mixture needs it."""
+
+    name: str
+    rows: int
+    tokens_a_row: float
+    weight: float = 1.0
+    epochs: float = 1.0
 
 
 class Order(ABC):

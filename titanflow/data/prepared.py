@@ -25,7 +25,7 @@ from titanflow.common.errors import DataError, Problem
 from titanflow.config.keys.training import RENDERED_KINDS
 from titanflow.data.dataset_info import DatasetInfo, hint_of, read_info
 from titanflow.data.files.file_counts import check_sums
-from titanflow.data.order import Order, Shuffled
+from titanflow.data.order import Course, Order, Shuffled
 from titanflow.files.own_files import readable
 from titanflow.runs.contract import DATASET_FILE
 
@@ -163,8 +163,8 @@ class PreparedRows:
     def __len__(self) -> int:
         return self._rows
 
-    def order(self, seed: int) -> Order:
-        """The order in which training visits the rows."""
+    def order(self, seed: int, course: Course | None = None) -> Order:
+        """The order in which any training visits the rows."""
         return Shuffled(len(self), seed)
 
     def row(self, index: int) -> Row:

@@ -37,7 +37,7 @@ from titanflow.planning.launch_checks import check_launches
 from titanflow.planning.origin.gguf_tokenizer import gguf_tokenizer_problems
 from titanflow.planning.origin.initial_weights import check_beginnings, with_weights
 from titanflow.planning.preparation import Preparation
-from titanflow.planning.stage_plan import Plan, StagePlan
+from titanflow.planning.stage_plan import Plan, StagePlan, training_notes
 from titanflow.planning.state import StageStates, parents
 from titanflow.publish.private import data_secrets
 from titanflow.publish.settings import read_settings
@@ -106,6 +106,8 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
             plan.reason += f"; {night.described}" if found.state == "RUN" else ""
         if found.state == "RUN" and (note := validation_note(config.modules.get(stage))):
             plan.reason += f"; {note}"
+        if found.state in ("RUN", "RESUME"):
+            plan.reason = "; ".join([plan.reason, *training_notes(stage_run)])
         if plan.is_job and found.state != "CACHED":
             plan.reason += f"; as {job_words(stage_run.config['launcher'])}"
         if plan.pool and found.state != "CACHED":

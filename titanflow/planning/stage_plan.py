@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from titanflow.common.files import write_text_atomically
 from titanflow.config.experiment import Experiment
+from titanflow.config.mixture import phases_note
 from titanflow.nightly.night import Night
 from titanflow.planning.extension.more_steps import Extension
 from titanflow.planning.forecast.forecast import Forecast
@@ -123,3 +124,12 @@ class Plan:
         if self.night is not None and not self.is_cached:
             self.night = self.night.begin(self.folder)
         write_text_atomically(self.folder / "plan.json", json.dumps(self.as_json(), indent=2) + "\n")
+
+
+def training_notes(run: StageRun) -> Iterator[str]:
+    """What a plan says of a training beside its state: the steps of a mixture's phases, and a mean of its weights."""
+    if phases := phases_note(run.config):
+        yield phases
+    decay = (run.config.get("training") or {}).get("ema")
+    if decay is not None:
+        yield f"validates and exports the moving mean of its weights (ema {decay})"

@@ -26,6 +26,8 @@ CHECKPOINTS = "checkpoint"
 METADATA = ".metadata"
 TRAINING_STATE = ("optimizer", "lr_scheduler", "dataloader", "train_state")
 """The parts of a full checkpoint beside the model, whose own keys lie flat at the top."""
+TRAINED = "trained"
+"""The part of a full checkpoint that holds the trained weights themselves, if its model is their moving mean."""
 RECORDS = ("MetadataIndex", "ChunkStorageMetadata", "_StorageInfo")
 PARTS_FOLDER = "parts"
 """A prepare step's folder of what it has done so far: ``<work>/<number>.arrow``."""
@@ -171,7 +173,7 @@ def _metadata(path: Path) -> Iterator[Any]:
 def stored_model(checkpoint: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of what a checkpoint holds of the model, by key."""
     shapes = read_contents(checkpoint).shapes
-    return {key: shape for key, shape in shapes.items() if key.split(".")[0] not in TRAINING_STATE}
+    return {key: shape for key, shape in shapes.items() if key.split(".")[0] not in (*TRAINING_STATE, TRAINED)}
 
 
 def flaw(path: Path) -> str:

@@ -109,7 +109,9 @@ class TrainResult(Strict):
     ``checkpoint`` holds these alone, ``export`` has them merged, and ``adapter`` is the folder that ``peft`` loads, if
     one was asked for. ``base_model`` is the Hub's repository that training started from (empty if none).
     ``mean_of`` are the models that were averaged (none for one that was trained).
-    ``peak_memory_bytes`` is the first rank's in its last attempt (None if that only exported).
+    With ``ema`` the weights of ``checkpoint`` and ``export`` are the moving mean of the trained ones, whose
+    ``validation_loss`` it is. ``peak_memory_bytes`` is the first rank's in its last attempt (None if that only
+    exported).
     """
 
     stage: str
@@ -129,6 +131,7 @@ class TrainResult(Strict):
     tokens_per_second: float | None = None
     peak_memory_bytes: int | None = None
     seq_len: int
+    ema: float | None = None
     tokenizer: Path | None = None
     tokenizer_digest: str = ""
     export: Path | None = None

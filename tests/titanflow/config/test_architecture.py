@@ -178,3 +178,38 @@ def test_a_family_that_the_snapshot_lacks_is_told_how_to_get_into_it(write, mist
     monkeypatch.setitem(OWN_FAMILIES, "mine", "titan.models.mine")
     message = mistakes(write(models__tiny="model: {name: mine, flavor: small, dim: 64}"))
     assert message.endswith("the snapshot lacks it: python -m titan.models.snapshot")
+
+
+def test_rope_is_another_than_the_bases_only_with_the_flag(with_base: Path, load, mistakes) -> None:
+    message = mistakes(with_base, "sft.model.rope_theta=300000.0")
+    assert "sft.model.rope_theta: found 300000.0, and pretrain has " in message
+    assert "for longer rows sft.change_rope: true lets it differ" in message
+    longer = ("sft.training.seq_len=128", "sft.model.rope_theta=400000.0", "sft.sft.change_rope=true")
+    scaled = "sft.model.rope_scaling_args.scaling_factor=16.0"
+    sft = load(with_base, *longer, scaled).modules["sft"]
+    assert (sft.model_args["rope_theta"], sft.model_args["rope_scaling_args"]["scaling_factor"]) == (400000.0, 16.0)
+    assert sft.base is not None
+    assert sft.base.model_args["rope_theta"] != 400000.0
+    assert "sft.model.n_layers: found 3" in mistakes(with_base, *longer, "sft.model.n_layers=3")
+
+
+RETHETA = ["sft.sft.change_rope=true", "sft.model.rope_theta=2e4"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["sft.sft.change_rope=true"], "sft.sft.change_rope: found true, and each of RoPE's arguments is that of"),
+        (["sft.sft.change_rope=true", "sft.model.rope_factor=4"], "sft.model.rope_factor: unknown key"),
+        (["sft.sft.change_rope=true", "sft.model.rope_theta=0"], "sft.model.rope_theta: found 0: no position could be"),
+        ([*RETHETA, "sft.model.rope_scaling_args.scaling_factor=-1.0"], "scaling_factor: found -1.0: no position"),
+        ([*RETHETA, "sft.lora.rank=2", "sft.lora.peft_adapter=true"], "the adapter's base has another RoPE"),
+    ],
+)
+def test_a_change_of_rope_that_cant_be_is_refused(with_base: Path, mistakes, settings, expected) -> None:
+    assert expected in mistakes(with_base, *settings)
+
+
+def test_a_stage_without_a_base_has_no_rope_to_change(write, mistakes) -> None:
+    message = mistakes(write(), "pretrain.sft.change_rope=true")
+    assert "pretrain.sft.change_rope: found true, and the stage has no base whose RoPE could change" in message

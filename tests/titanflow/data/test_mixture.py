@@ -8,7 +8,8 @@ import pytest
 from titan.train.dataloader import PreparedDataLoader
 from titanflow.common.errors import DataError
 from titanflow.data.dataset_info import DatasetInfo
-from titanflow.data.mixture import MixedOrder, MixedRows, MixedSource, open_rows, write_mixture
+from titanflow.data.mixture import MixedOrder, MixedRows, open_rows, write_mixture
+from titanflow.data.order import MixedSource
 from titanflow.data.prepared import PreparedRows, write_rows
 
 SEQ_LEN = 4

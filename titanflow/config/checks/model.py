@@ -42,7 +42,13 @@ def check_model(module: Module) -> list[Problem]:
 
 def argument_faults(name: str, args: dict[str, Any]) -> list[Fault]:
     """Contradictions in the arguments of a model of the family ``name``."""
-    return list(_sizes(args)) or [*_heads(name, args), *_dropout(args), *_routing(name, args), *_experts(args)]
+    return list(_sizes(args)) or [
+        *_heads(name, args),
+        *_rope(args),
+        *_dropout(args),
+        *_routing(name, args),
+        *_experts(args),
+    ]
 
 
 def _check_recomputed(module: Module) -> list[Problem]:
@@ -76,6 +82,14 @@ def _heads(name: str, args: dict[str, Any]) -> Found:
         yield ("n_heads", "dim"), message, "dim an even multiple of n_heads"
 
 
+def _rope(args: dict[str, Any]) -> Found:
+    stretch = args.get("rope_scaling_args") or {}
+    values = {"rope_theta": args.get("rope_theta"), "rope_scaling_args.scaling_factor": stretch.get("scaling_factor")}
+    for key, value in {**values, "rope_factor": args.get("rope_factor")}.items():
+        if _is_number(value) and not 0 < value < math.inf:
+            yield (key,), f"found {value}: no position could be told from another", "a number above 0"
+
+
 def _dropout(args: dict[str, Any]) -> Found:
     dropout, attention = args.get("dropout"), args.get("attn_type")
     if not _is_number(dropout):
@@ -106,13 +120,17 @@ def _routing(name: str, args: dict[str, Any]) -> Found:
 
 
 def warn_of_schedule(module: Module) -> list[str]:
-    """Warns of warm-ups that are longer than the stage."""
+    """Warns of warm-ups that are longer than the stage, and of a decay that doesn't fit behind one."""
     steps, schedule = module.config["training"]["steps"], module.config["lr_scheduler"]
+    total, share = schedule["total_steps"] or steps, schedule["decay_ratio"] or 0
     warmup, beta = schedule["warmup_steps"], module.model_args.get("beta_warmup_steps", 0)
     found, key = [], "lr_scheduler.warmup_steps"
-    if module.is_written(key) and warmup > (schedule["total_steps"] or steps):
+    if module.is_written(key) and warmup > total:
         what = f"{key} ({module.origins[key]}) is {warmup}"
         found.append((what, "the learning rate rises to the end, and is optimizer.lr in the last step alone"))
+    elif 0 < total - warmup < round(total * share):
+        what = f"lr_scheduler.decay_ratio is {share}, lr_scheduler.warmup_steps {warmup}"
+        found.append((what, f"the decay takes the {total - warmup} steps that the warm-up leaves"))
     if beta >= steps:
         found.append((f"model.beta_warmup_steps is {beta}", "β stays at model.beta_start all the while"))
     return [f"{module.name}.{what} and training.steps {steps}: {effect}" for what, effect in found]

@@ -114,9 +114,11 @@ def _check_seq_len(module: Module) -> list[Problem]:
     seq_len, limit = module.config["training"]["seq_len"], module.model_args.get("max_seq_len")
     reason, hint = f"the model's max_seq_len is {limit}", ""
     if module.base is not None:
-        limit = None if module.config["sft"]["allow_longer_context"] else module.base.seq_len
+        sft = module.config["sft"]
+        limit = None if sft["allow_longer_context"] or sft["change_rope"] else module.base.seq_len
         reason = f"{module.base.stage} was trained with {limit}"
         hint = f"to train positions that it has never seen, set {module.name}.sft.allow_longer_context: true"
+        hint += ", or sft.change_rope: true with another RoPE"
         hint += f", or raise {module.base.stage}.training.seq_len" if module.base.folder is None else ""
     if not limit or seq_len <= limit:
         return []

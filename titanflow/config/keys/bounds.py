@@ -11,6 +11,7 @@ NATURAL = {"minimum": 0}
 POSITIVE = {"exclusiveMinimum": 0}
 SHARE = {"minimum": 0, "maximum": 1}
 BELOW_ONE = {"minimum": 0, "exclusiveMaximum": 1}
+BETWEEN = {"exclusiveMinimum": 0, "exclusiveMaximum": 1}
 SEED = {"minimum": 0, "maximum": 2**32 - 1}
 """The seeds that numpy takes."""
 TORCH_SEED = {"minimum": 0, "maximum": 2**64 - 1}
@@ -49,6 +50,7 @@ TRAINING: Mapping[str, Mapping[str, float]] = {
     "training.global_batch_size": OR_ALL,
     "training.max_norm": POSITIVE,
     "training.skip_rows": NATURAL,
+    "training.ema": BETWEEN,
     "training.gc_freq": COUNT,
     **{f"{section}.dataloader.num_workers": NATURAL for section in ("training", "validation")},
     **{f"{section}.dataloader.prefetch_factor": COUNT for section in ("training", "validation")},

@@ -107,6 +107,16 @@ class MixtureSource(Source):
 
 
 @dataclass
+class Phase:
+    """A part of the training in which a mixture has weights of its own."""
+
+    until: float
+    """Where it ends, as a share of `training.steps`; the last phase ends at 1."""
+    weights: dict[str, float]
+    """The share of each source, relative to the others; a source that isn't named isn't read."""
+
+
+@dataclass
 class Mixture:
     """Several sources trained on together; without ``sources`` there is no mixture."""
 
@@ -118,6 +128,9 @@ class Mixture:
     """Whether a weight is a share of the rows or of the tokens."""
     stop: Literal["first_exhausted", "all_exhausted"] = "first_exhausted"
     """When a round of the mixture ends (`interleave`); until the last is exhausted, the others begin again."""
+    phases: list[Phase] = field(default_factory=list)
+    """Weights that change while the stage trains: [{until: 0.8, weights: {a: 9, b: 1}}, {until: 1.0, weights: {b: 1}}].
+    Unset, each source has its own `weight` from the first step to the last."""
 
 
 @dataclass
@@ -190,6 +203,9 @@ class Sft:
     no rows for them, embedding and output grow by the mean of the old rows."""
     allow_longer_context: bool = False
     """Allow longer rows than the base was trained with: its weights have never seen such positions; RoPE unchanged."""
+    change_rope: bool = False
+    """Allow another RoPE than the base's, for longer rows: `model.rope_theta`, and what stretches positions where the
+    family has it (`rope_scaling_args` of llama3 and llama4, `rope_factor`, which is YaRN's, of deepseek_v3)."""
 
 
 @dataclass
@@ -247,6 +263,9 @@ class TrainingAdditions:
     skip_rows: int = 0
     """Rows to skip at the beginning of the data's order, because the model that this training continues has seen them;
     streamed data has no such order."""
+    ema: float | None = None
+    """Keep the exponential mean of the weights, in which each step counts this many times as much as the next (0.999),
+    and validate, export and hand on that mean; unset, the last step's weights."""
 
 
 @dataclass

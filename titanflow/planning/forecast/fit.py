@@ -32,7 +32,10 @@ def does_not_fit(module: Module, forecast: Forecast, device: DeviceSpec) -> Prob
     if room is None or forecast.memory is None or forecast.memory.certain <= room:
         return None
     has = f"it has {size(room)} ({device.name})"
-    found = f"weights, gradients and optimizer take {size(forecast.memory.certain)} a rank, and {has}"
+    kept = (
+        "weights, gradients, optimizer and moving mean" if forecast.memory.mean else "weights, gradients and optimizer"
+    )
+    found = f"{kept} take {size(forecast.memory.certain)} a rank, and {has}"
     return module.problem("model.flavor", found, f"at most {size(room)}", _what_helps(module, device, room, True))
 
 
@@ -66,6 +69,8 @@ def _candidates(module: Module, device: DeviceSpec) -> Iterator[tuple[str, dict[
         if layout.batch % (rows * layout.replicate * layout.shard) == 0:
             changed = _with(config, "training", local_batch_size=rows, global_batch_size=layout.batch)
             yield f"training.local_batch_size: {rows}", changed
+    if config["training"]["ema"] is not None:
+        yield "training.ema: null", _with(config, "training", ema=None)
     if module.base is not None and not config["lora"]["rank"]:
         yield "lora.rank: 16", _with(config, "lora", rank=16)
     if device.kind == "cuda":

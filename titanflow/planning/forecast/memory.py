@@ -22,6 +22,8 @@ MOMENTS = 2
 """Numbers that Adam and AdamW keep beside each trained weight."""
 LOSS_BYTES = 12
 """Bytes of the loss for each token and vocabulary entry: log-probabilities and two gradients, in fp32."""
+MEAN_BYTES = 4
+"""Bytes of each number of the moving mean of the weights."""
 VALIDATION_BYTES = 8
 """The same in a validation, without gradients: logits and log-probabilities."""
 OVERHEAD = {"cpu": 570 << 20, "cuda": 1 << 30}
@@ -34,7 +36,8 @@ class Memory:
     """Bytes of one rank, by what they hold.
 
     ``copies`` are weights gathered by FSDP or cast by autocast. The backward pass reads ``activations`` and ``logits``;
-    the optimizer needs ``workspace`` while it steps. Not all is held at once: see :attr:`total`.
+    the optimizer needs ``workspace`` while it steps. ``mean`` is the moving mean of the trained weights, in fp32; to
+    validate with it, ``validation`` holds the weights meanwhile. Not all is held at once: see :attr:`total`.
     """
 
     weights: int
@@ -47,18 +50,19 @@ class Memory:
     validation: int
     overhead: int
     accumulates: bool
+    mean: int = 0
 
     @property
     def certain(self) -> int:
         """What each step of the optimizer needs at least."""
-        return self.weights + self.gradients + self.optimizer
+        return self.weights + self.gradients + self.optimizer + self.mean
 
     @property
     def total(self) -> int:
         """The most at once: as the backward pass begins, as the optimizer steps, or in a validation."""
         backward = self.copies + self.activations + self.logits + (self.gradients if self.accumulates else 0)
         moments = [backward, self.gradients + max(self.workspace, self.copies), self.copies + self.validation]
-        return self.weights + self.optimizer + max(moments) + self.overhead
+        return self.weights + self.optimizer + self.mean + max(moments) + self.overhead
 
 
 def memory(config: Mapping[str, Any], family: str, args: Args, shapes: Shapes, counts: Counts, device: str) -> Memory:
@@ -67,6 +71,7 @@ def memory(config: Mapping[str, Any], family: str, args: Args, shapes: Shapes, c
     trained = counts.trained // layout.states * layout.weight_bytes
     weights, optimizer = counts.parameters // layout.states * layout.weight_bytes, MOMENTS * trained
     steps_in_one_go = config["optimizer"]["implementation"] == "foreach"
+    averages = config["training"]["ema"] is not None
     offloads = device == "cuda" and config["training"]["enable_cpu_offload"]
     return Memory(
         weights=0 if offloads else weights,
@@ -76,9 +81,10 @@ def memory(config: Mapping[str, Any], family: str, args: Args, shapes: Shapes, c
         activations=_activations(config, family, args, layout, device),
         logits=_logits(config, args, layout),
         workspace=trained if steps_in_one_go and not offloads else 0,
-        validation=_validation(config, args, layout),
+        validation=_validation(config, args, layout, trained if averages and not offloads else 0),
         overhead=OVERHEAD[device],
         accumulates=layout.accumulates,
+        mean=counts.trained // layout.states * MEAN_BYTES if averages and not offloads else 0,
     )
 
 
@@ -191,10 +197,11 @@ def _logits(config: Mapping[str, Any], args: Args, layout: Layout) -> int:
     return int(args["vocab_size"] * tokens // layout.context * (LOSS_BYTES + cast) // shared)
 
 
-def _validation(config: Mapping[str, Any], args: Args, layout: Layout) -> int:
+def _validation(config: Mapping[str, Any], args: Args, layout: Layout, set_aside: int) -> int:
+    """What a validation adds; ``set_aside`` are the bytes of weights in whose place the mean is meanwhile."""
     validation = config["validation"]
     if not validation["enable"]:
         return 0
     tokens = int(validation["local_batch_size"]) * layout.sides * int(validation["seq_len"]) // layout.context
     shared = layout.tensor if not config["parallelism"]["disable_loss_parallel"] else 1
-    return int(args["vocab_size"] * tokens * VALIDATION_BYTES // shared)
+    return set_aside + int(args["vocab_size"] * tokens * VALIDATION_BYTES // shared)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from titanflow.architectures.base import FOLLOWS_SEQ_LEN, BaseArchitecture, is_mutable
+from titanflow.architectures.base import FOLLOWS_SEQ_LEN, BaseArchitecture, may_differ
 from titanflow.architectures.new_tokens import new_tokens, token_rows
 from titanflow.config.batch import GLOBAL, LOCAL, global_batch_size, rows_key
 from titanflow.config.device import stage_device
@@ -104,7 +104,8 @@ def _always(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow]:
         before, here = _value(base.config, key), _value(run.config, key)
         row = _own(key, before, here, base, run.origins.get(rows_key(run.config) if key == GLOBAL else key, ""))
         if key == "training.seq_len" and base.seq_len and isinstance(here, int) and here > base.seq_len:
-            row.here += f", longer than any row of {base.stage}'s, by sft.allow_longer_context"
+            allowed = "change_rope" if (run.config.get("sft") or {}).get("change_rope") else "allow_longer_context"
+            row.here += f", longer than any row of {base.stage}'s, by sft.{allowed}"
         elif key == "launcher.device" and here == "auto" and not run.config["launcher"].get("pool"):
             # Outside of a pool, the stage runs on this machine.
             device = stage_device(run.config["launcher"])
@@ -161,7 +162,7 @@ def _inherited(base: BaseArchitecture, run: StageRun, own: set[str]) -> Iterator
 
 def _own_args(run: StageRun) -> dict[str, Any]:
     """The model's arguments that a fine-tuning stage sets, of those that it may."""
-    return {key: value for key, value in flatten(run.model_overrides).items() if is_mutable(key)}
+    return {key: value for key, value in flatten(run.model_overrides).items() if may_differ(key, run.config)}
 
 
 def _argument(key: str, args: Mapping[str, Any], own: Mapping[str, Any], run: StageRun) -> InheritanceRow:

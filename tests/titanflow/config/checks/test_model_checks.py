@@ -139,3 +139,13 @@ def test_a_warm_up_that_outlasts_the_training_is_told(write, load, settings, war
         "pretrain.lr_scheduler.warmup_steps (--set pretrain.lr_scheduler.warmup_steps=40) is 40 and training.steps 39"
     )
     assert any(told in line for line in warnings) is warned
+
+
+@pytest.mark.parametrize(("ratio", "warned"), [(0.5, True), (0.3, False), (0, False)])
+def test_a_decay_that_doesnt_fit_behind_the_warm_up_is_warned_of(write, load, ratio, warned) -> None:
+    settings = ("training.steps=100", "lr_scheduler.warmup_steps=70", f"lr_scheduler.decay_ratio={ratio}")
+    warnings = load(write(), *(f"pretrain.{one}" for one in settings)).warnings
+    said = (
+        "pretrain.lr_scheduler.decay_ratio is 0.5, lr_scheduler.warmup_steps 70 and training.steps 100: the decay takes"
+    )
+    assert any(said in line for line in warnings) is warned

@@ -77,6 +77,22 @@ def test_types_offload_and_foreach() -> None:
     assert of(LLAMA, device="cpu", **sharded).certain == 2 * PARAMETERS
 
 
+def test_a_moving_mean_is_kept_in_fp32_and_the_weights_are_set_aside_to_validate_it() -> None:
+    half = {"dtype": "bfloat16", "mixed_precision_param": "bfloat16", "ema": 0.999}
+    validation = {"enable": True, "local_batch_size": 1, "seq_len": 128}
+    found, plain = (of(LLAMA, training=one, validation=validation) for one in (half, {**half, "ema": None}))
+    assert (found.mean, plain.mean) == (4 * PARAMETERS, 0)
+    assert found.certain - plain.certain == 4 * PARAMETERS
+    assert found.validation - plain.validation == 2 * PARAMETERS
+    assert found.total - plain.total >= 4 * PARAMETERS
+    shared = of(LLAMA, training=half, launcher={"nproc_per_node": 8})
+    assert shared.mean == 4 * PARAMETERS // 8
+    adapters = of(LLAMA, Lora(rank=16), training={"ema": 0.999})
+    assert adapters.mean == 4 * 41_943_040
+    offloaded = {"launcher": {"nproc_per_node": 8}, "training": {"enable_cpu_offload": True, "ema": 0.999}}
+    assert of(LLAMA, **offloaded).mean == 0
+
+
 def test_checkpointing_needs_less_and_a_longer_row_more() -> None:
     modes = [("none", "2"), ("selective", "2"), ("selective", "op"), ("full", "2")]
     found = [of(LLAMA, activation_checkpoint={"mode": mode, "selective_ac_option": how}) for mode, how in modes]
