@@ -23,6 +23,7 @@ from titanflow.config.checks.gate import check_gate
 from titanflow.config.checks.gguf import check_gguf
 from titanflow.config.checks.module import check_launch, check_module, overruled
 from titanflow.config.checks.processes.launcher import idle_sections, prepare_problems
+from titanflow.config.checks.while_training import check_scored_modules
 from titanflow.config.division import settle_parts
 from titanflow.config.files.schema import Schema, check, dataclass_schema, fitted
 from titanflow.config.files.tree import EXPERIMENTS, ConfigTree
@@ -206,6 +207,7 @@ def _check_modules(modules: dict[str, Module], starts: bool) -> list[str]:
     problems = [problem for module in modules.values() for problem in check_module(module)]
     lacks = [problem for module in modules.values() for problem in check_launch(module)]
     problems += [*(lacks if starts else ()), *check_exports(modules), *check_gate(modules), *check_gguf(modules)]
+    problems += check_scored_modules(modules.values())
     if problems:
         raise ConfigError(problems)
     return [f"a run would be refused: {problem}" for problem in told_once(lacks)]

@@ -26,7 +26,8 @@ class StagePlan:
     """What one stage would do, and all that it needs.
 
     ``changes`` are the inputs that changed since it ran; ``kept`` says that its old output is used all the same.
-    ``continues`` has the digest of the earlier night's result that it continues, by that stage's name.
+    ``continues`` has the digest of the earlier night's result that it continues, by that stage's name. ``during`` is
+    the evaluation of a training's checkpoints while it trains, if any is asked for.
     """
 
     stage: StageName
@@ -40,6 +41,7 @@ class StagePlan:
     kept: bool = False
     forecast: Forecast | None = None
     continues: dict[str, str] = field(default_factory=dict)
+    during: StageRun | None = None
 
     @property
     def pool(self) -> str:

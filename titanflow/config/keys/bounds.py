@@ -63,6 +63,9 @@ TRAINING: Mapping[str, Mapping[str, float]] = {
     "lora.rank": NATURAL,
     "lora.alpha": POSITIVE,
     "lora.dropout": BELOW_ONE,
+    "during.every": COUNT,
+    "during.limit": POSITIVE,
+    "samples.max_new_tokens": COUNT,
 }
 EVALUATE: Mapping[str, Mapping[str, float]] = {
     **LAUNCHER,

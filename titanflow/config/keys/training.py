@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from titanflow.config.keys.launcher import Launcher
+from titanflow.config.keys.while_training import During, Samples
 
 Document = Literal["file", "paragraph", "line"]
 Part = Literal["train", "dev", "test"]
@@ -283,6 +284,10 @@ class TRAINING_SECTIONS:  # noqa: N801  (a namespace of sections, read like torc
     """The base of a fine-tuning stage."""
     lora: Lora = field(default_factory=Lora)
     """Fine-tuning by adapters."""
+    during: During = field(default_factory=During)
+    """Scores while it trains."""
+    samples: Samples = field(default_factory=Samples)
+    """Answers while it trains."""
     optimizer: OptimizerAdditions = field(default_factory=OptimizerAdditions)
     """Additions to torchtitan's `optimizer`."""
     training: TrainingAdditions = field(default_factory=TrainingAdditions)

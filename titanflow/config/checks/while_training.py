@@ -1,0 +1,86 @@
+"""Refuses scores and answers beside a training where they couldn't be made, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from titanflow.common.errors import Problem
+from titanflow.config.module import Module
+
+HOLDS = "the stage's task holds checkpoints aside and scores them in a process beside the training's"
+
+
+def _check_every(module: Module) -> list[Problem]:
+    during, interval = module.config["during"], module.config["checkpoint"]["interval"]
+    every = during["every"]
+    if every is None:
+        idle = [key for key in ("tasks", "limit") if during[key]]
+        message, expected = f"during.{idle[0]} is set, and nothing is scored" if idle else "", "a number of steps"
+        return [module.problem("during.every", message, expected, _near(interval, interval))] if idle else []
+    if every % interval:
+        message = f"found {every}, and a checkpoint is saved every {interval} steps (checkpoint.interval)"
+        return [module.problem("during.every", message, f"a multiple of {interval}", _near(every, interval))]
+    return []
+
+
+def _near(every: int, interval: int) -> str:
+    return f"during: {{every: {max(interval, round(every / interval) * interval)}}}"
+
+
+def _check_place(module: Module) -> list[Problem]:
+    """Stages whose task isn't beside the training, or sees only a part of its checkpoints."""
+    if module.config["during"]["every"] is None:
+        return []
+    launcher, reason, key = module.config["launcher"], "", ""
+    if (kind := launcher["kind"]) != "local":
+        key, reason = "launcher.kind", f"the training is a job in a cluster ({kind}), and its nodes score nothing else"
+    elif launcher["pool"]:
+        key, reason = "launcher.pool", f"the training runs in the pool {launcher['pool']}, maybe on another machine"
+    elif launcher["nnodes"] > 1:
+        key, reason = "launcher.nnodes", "the training runs on several machines, each with a part of a checkpoint"
+    if not reason:
+        return []
+    hint = f"take {module.name}.during out; an evaluation of checkpoint/step-N with backend: native gives the same"
+    return [module.problem(key, f"{reason}: {HOLDS}", f"a training on this machine, or no {module.name}.during", hint)]
+
+
+def _check_tokenizer(module: Module) -> list[Problem]:
+    wanted = {"during.every": module.config["during"]["every"], "samples.prompts": module.config["samples"]["prompts"]}
+    if not module.config["training"]["mock_data"]:
+        return []
+    message, hint = "the training reads random tokens (training.mock_data), which are no text", "leave it out"
+    return [module.problem(key, message, hint=hint) for key, value in wanted.items() if value]
+
+
+def _check_samples(module: Module) -> list[Problem]:
+    prompts, degrees = module.config["samples"]["prompts"], module.config["parallelism"]
+    if not prompts:
+        return []
+    key, problems = "samples.prompts", []
+    if not module.config["validation"]["enable"]:
+        message = "prompts are answered at each validation, and there is none"
+        problems.append(module.problem(key, message, "validation: {enable: true}"))
+    if not all(prompt.strip() for prompt in prompts):
+        problems.append(module.problem(key, "found an empty prompt", "a text to go on from"))
+    for kind in ("pipeline", "context"):
+        if degrees[f"{kind}_parallel_degree"] > 1:
+            message = f"found prompts, and with {kind} parallelism no rank has a whole text's next token"
+            hint = "during: {every: …} scores checkpoints under any parallelism"
+            problems.append(module.problem(key, message, "none", hint))
+    return problems
+
+
+def check_scored_modules(modules: Iterable[Module]) -> list[Problem]:
+    """Scores beside a training that no evaluate module says how to make."""
+    found = list(modules)
+    if any(module.stage == "evaluate" for module in found):
+        return []
+    hint = "the evaluate module says how its tasks are asked: which items, templates and batches"
+    return [
+        module.problem("during.every", "the experiment has no evaluate module", "modules: {evaluate: …}", hint)
+        for module in found
+        if module.trains and module.config["during"]["every"] is not None
+    ]
+
+
+OF_TRAINING = (_check_every, _check_place, _check_tokenizer, _check_samples)
