@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import pytest
 import torch
-from tiny_stages import SEQ_LEN, Workbench, records
+from tiny_exports import VOCAB, write_byte_tokenizer
+from tiny_stages import MODEL, SEQ_LEN, Workbench, records
 
-from titanflow.config.files.chat_template import CHATML, TEMPLATE_FILE, template_text
+from titanflow.config.files.chat_template import CHATML, template_text
 from titanflow.runs.contract import PreparedData, StageRun
 from titanflow.runs.metrics import SAMPLES_FILE, append_record, read_metrics
 
@@ -23,12 +23,12 @@ CHATS = {"data": {"kind": "chat"}, "training": {"local_batch_size": 4}}
 
 
 def trained(bench: Workbench, name: str, ranks: int, *configs: Any) -> StageRun:
-    chats, tokenizer = bench.data / "chats", bench.data / "tokenizer"
+    chats, tokenizer = bench.data / "chats", bench.folder / "tokenizer"
     fields = {"data": PreparedData(train=chats, validation=chats)} if CHATS in configs else {}
-    if fields:
-        tokenizer = shutil.copytree(tokenizer, bench.folder / "chatml", dirs_exist_ok=True)
-        (tokenizer / TEMPLATE_FILE).write_text(template_text(CHATML), encoding="utf-8")
-    run = bench.stage(name, VALIDATED, *configs, tokenizer=tokenizer, **fields)
+    if not tokenizer.exists():
+        write_byte_tokenizer(tokenizer, template_text(CHATML))
+    overrides = {**MODEL, "vocab_size": VOCAB}
+    run = bench.stage(name, VALIDATED, *configs, tokenizer=tokenizer, model_overrides=overrides, **fields)
     assert bench.run(run, ranks) == 0, (run.folder / "log.txt").read_text()
     return run
 
@@ -50,7 +50,7 @@ def continued(run: StageRun, text: str, as_chat: bool) -> str:
     return str(tokenizer.decode([one for one in answer if one not in (ends if isinstance(ends, list) else [ends])]))
 
 
-@pytest.mark.parametrize("ranks, extra", [(1, {}), (2, CHATS)], ids=["text on one rank", "chats on two"])
+@pytest.mark.parametrize(("ranks", "extra"), [(1, {}), (2, CHATS)], ids=["text on one rank", "chats on two"])
 def test_answers_are_the_exported_models_and_losses_those_without_them(
     bench: Workbench, ranks: int, extra: dict[str, Any]
 ) -> None:
@@ -61,6 +61,7 @@ def test_answers_are_the_exported_models_and_losses_those_without_them(
     found = read_metrics(asked.folder / SAMPLES_FILE)
     assert [(one["step"], one["prompt"]) for one in found] == [(step, one) for step in (1, 10, 20) for one in PROMPTS]
     last = {one["prompt"]: one["answer"] for one in found if one["step"] == 20}
+    assert all(last.values())
     assert last == {prompt: continued(asked, prompt, as_chat=bool(extra)) for prompt in PROMPTS}
     assert not (plain.folder / SAMPLES_FILE).exists()
     assert f"{PROMPTS[0]} → " in (asked.folder / "log.txt").read_text()
