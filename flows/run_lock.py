@@ -15,7 +15,7 @@ from flows.sign_of_life import DEAD_SECONDS, HOLDER_FILE, Watch, job_of, sign_of
 from titanflow.common.errors import StageFailed
 from titanflow.common.file_lock import holder, open_lock, sign, take
 from titanflow.planning.launch import STAGE_FOLDER
-from titanflow.runs.contract import RUN_FILE, STAGES
+from titanflow.runs.contract import RUN_FILE
 
 POLL_SECONDS = 1.0
 SAY_SECONDS = 30.0
@@ -77,8 +77,6 @@ def _in_use(folder: Path, holder: str) -> StageFailed:
 
 def _writers(folder: Path) -> str:
     """The processes of this machine that write into a stage's folder of the run; empty if there are none."""
-    stages = {str(folder / stage) for stage in STAGES}
-    files = {f"{stage}/{RUN_FILE}" for stage in stages}
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     found = []
     for process in psutil.process_iter():
@@ -90,7 +88,8 @@ def _writers(folder: Path) -> str:
             # A cluster's job on this machine outlives its flow: the next one follows it.
             if job_of(environ) != job_of(os.environ):
                 continue
-            if files & set(process.cmdline()) or environ.get(STAGE_FOLDER) in stages:
+            files = [Path(word).parent for word in process.cmdline() if word.endswith(f"/{RUN_FILE}")]
+            if folder in (path.parent for path in (*files, Path(environ.get(STAGE_FOLDER, "")))):
                 found.append(process.pid)
     processes = f"process {found[0]}" if len(found) == 1 else f"processes {', '.join(map(str, found))}"
     return f"{processes}, left by a run that was killed" if found else ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from prefect import get_run_logger
+from prefect import Task, get_run_logger
+from prefect.states import State
 
 from flows.announce import announce, told
 from flows.parameters.run_request import RunRequest
@@ -31,11 +32,12 @@ from titanflow.planning.stage_plan import Plan, StagePlan
 from titanflow.planning.view import check_stale
 from titanflow.report.reconcile import reconciled, table_rows
 from titanflow.report.render import REPORT_FILE, write_report
-from titanflow.runs.contract import TRAINED, Strict
+from titanflow.runs.contract import Strict
 from titanflow.runs.manifest import Manifest
 from titanflow.runs.results import PublishResult, StageResult
 
 TASKS = {"prepare": prepare, "pretrain": pretrain, "sft": sft, "evaluate": evaluate, "publish": push_to_hub}
+"""The task of each kind of stage."""
 LEFT = ("published", "proposed")
 """The statuses of a publish stage that has left a model somewhere."""
 
@@ -62,7 +64,7 @@ def run_plan(plan: Plan, request: RunRequest, wait: bool = True) -> Summary:
     """Runs a plan's stages in order, inside a flow run; from ``request`` other work pools make the same plan."""
     get_run_logger().info("%s/%s in %s", plan.experiment, plan.run, plan.folder)
     check_stale(plan)
-    check_token(plan.stage("publish"))
+    check_token(plan.of_kind("publish"))
     check_pools(plan)
     label_run(plan.config.spec.retries, plan.config.who, plan.folder / HOLDER_FILE)
     here = [stage.run for stage in plan.stages if not stage.pool]
@@ -77,7 +79,7 @@ def run_plan(plan: Plan, request: RunRequest, wait: bool = True) -> Summary:
         try:
             results: list[StageResult] = []
             for stage in plan.stages:
-                if stage.stage in TRAINED and stage.state != "CACHED":
+                if stage.run.trains and stage.state != "CACHED":
                     rehearse(plan, _tell)
                 results.append(_run(stage, plan, request))
         finally:
@@ -114,11 +116,17 @@ def _run(stage: StagePlan, plan: Plan, request: RunRequest) -> StageResult:
         return cast(StageResult, retrying(stage_in_pool, retries)(stage, elsewhere, return_state=True).result())
     # Read anew each time: a stage in another pool may have written into it.
     manifest = Manifest.open(plan.folder)
-    result = cast(StageResult, retrying(TASKS[stage.stage], retries)(stage, manifest, return_state=True).result())
-    if stage.stage == "prepare" and stage.state != "CACHED":
+    result = cast(StageResult, retrying(task_of(stage), retries)(stage, manifest, return_state=True).result())
+    if stage.kind == "prepare" and stage.state != "CACHED":
         # The items exist now: check the tasks' demands on them before anything is trained.
         check_tasks(plan.stages, plan.config.modules)
     return result
+
+
+def task_of(stage: StagePlan) -> Task[..., StageResult | State]:
+    """A stage's task, under the stage's own name; that of a publication stays ``push_to_hub``."""
+    task = TASKS[stage.kind]
+    return task if stage.kind == "publish" else task.with_options(name=stage.stage)
 
 
 def show_summary(plan: Plan, results: list[StageResult]) -> None:

@@ -9,7 +9,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 
 from flows.interruption.by_server import heeding_server
-from flows.run_plan import TASKS
+from flows.run_plan import task_of
 from flows.sign_of_life import HOLDER_FILE, sign_of_life
 from tasks.jobs.follow import jobs_end_with
 from tasks.stage_task import has_begun, resumed
@@ -57,7 +57,7 @@ def run_stage(
         if is_again and own.state != "CACHED" and has_begun(own.run):
             own = resumed(own)
         with heeding_server(), full_disk_told(), sign_of_life(sign), jobs_end_with([own.run], _warn):
-            TASKS[stage](own, Manifest.open(plan.folder), return_state=True).result()
+            task_of(own)(own, Manifest.open(plan.folder), return_state=True).result()
     except TitanflowError as error:
         return Failed(name=type(error).__name__, message=str(error))
     return Completed(message=str(own.run.folder))

@@ -55,8 +55,7 @@ def check_pools(plan: Plan) -> None:
     for stage in plan.stages:
         if not stage.pool or stage.state == "CACHED" or not (reason := _why_not(stage)):
             continue
-        module = plan.config.stage(stage.stage)
-        key = f"{module.name if module is not None else stage.stage}.launcher.pool"
+        key = f"{stage.stage}.launcher.pool"
         origin = stage.run.origins.get("launcher.pool", "")
         hint = (
             f"start one on its machine, with PREFECT_API_URL of the run's server: "

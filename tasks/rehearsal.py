@@ -11,7 +11,7 @@ from titanflow.planning.begin import set_aside
 from titanflow.planning.evaluation.rehearsal import FOLDER, MODULE, Rehearsal
 from titanflow.planning.launch import STAGE_FOLDER
 from titanflow.planning.stage_plan import Plan
-from titanflow.runs.contract import RESULT_FILE, TRAINED
+from titanflow.runs.contract import RESULT_FILE
 
 
 def rehearse(plan: Plan, tell: Callable[[str], object]) -> None:
@@ -24,11 +24,11 @@ def rehearse(plan: Plan, tell: Callable[[str], object]) -> None:
         DataError: items stand in the training data, where that is an error.
         StageFailed: the process failed otherwise.
     """
-    evaluate = plan.stage("evaluate")
+    evaluate = plan.of_kind("evaluate")
     if evaluate is None or evaluate.state == "CACHED" or evaluate.pool:
         return
     folder = plan.folder / FOLDER
-    asked = Rehearsal(evaluate=evaluate.run, trained=[stage.run for stage in plan.stages if stage.stage in TRAINED])
+    asked = Rehearsal(evaluate=evaluate.run, trained=[stage.run for stage in plan.stages if stage.run.trains])
     if asked.is_done(folder):
         return
     tell("trying the evaluation's tasks")

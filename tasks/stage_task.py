@@ -70,7 +70,7 @@ def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[st
         raise
     except BaseException:
         # A cancel, a suspension, ^C or SIGTERM, whose state on the server can't say it.
-        logger.warning("%s was stopped%s", plan.stage, resumes(plan.stage, plan.run.folder))
+        logger.warning("%s was stopped%s", plan.stage, resumes(plan.run.folder))
         raise
     manifest.record_finish(plan.run, result)
     progress.finish(result)

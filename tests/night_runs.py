@@ -28,12 +28,18 @@ def train(folder: Path, skip_rows: int = 0, base: str = "") -> Path:
     config = {"training": {"global_batch_size": 4, "skip_rows": skip_rows}, "checkpoint": {"initial_load_path": base}}
     StageRun(stage="pretrain", experiment="e", run=folder.name, folder=stage, config=config).write()
     finish_training(stage, step=10, loss=2.5)
-    record = StageRecord(fingerprint="f", finished="2026-11-21T03:00:00+00:00", digest=f"digest of {folder.name}")
-    path = folder / "manifest.json"
-    path.write_text(Manifest(folder=folder, stages={"pretrain": record}).model_dump_json())
+    note(folder, "pretrain", finished="2026-11-21T03:00:00+00:00", digest=f"digest of {folder.name}")
     return checkpoint
 
 
 def publish(folder: Path, status: Any = "published") -> None:
     """What a night's publish stage came to."""
     write_result(folder / "publish", PublishResult(target="folder", location="/published", status=status))
+    note(folder, "publish", finished="2026-11-21T03:05:00+00:00")
+
+
+def note(folder: Path, stage: str, **values: Any) -> None:
+    """A stage's record in the manifest of a night."""
+    manifest = Manifest.open(folder)
+    manifest.stages[stage] = StageRecord(fingerprint="f", **values)
+    (folder / "manifest.json").write_text(manifest.model_dump_json())

@@ -17,7 +17,7 @@ from titanflow.common.console import one_line
 from titanflow.planning.stage_plan import Plan, StagePlan
 from titanflow.planning.view import STAGE_WIDTH
 from titanflow.report.summary import curve
-from titanflow.runs.contract import LIBRARY_LOG, StageName
+from titanflow.runs.contract import LIBRARY_LOG
 from titanflow.runs.results import StageResult
 
 TIME_WIDTH = 7
@@ -78,7 +78,7 @@ class RunView(Watcher):
         row.log = LogTail(row.log_file)
         row.standing, row.said, row.progress = standing, "", "runs"
 
-    def ends(self, stage: StageName, result: StageResult) -> None:
+    def ends(self, stage: str, result: StageResult) -> None:
         row = self._rows[stage]
         row.text = one_line(headline(result))
         row.seconds = time.monotonic() - row.standing.began if row.standing is not None else None
@@ -105,7 +105,7 @@ class RunView(Watcher):
             if said.is_warning and said.text not in row.warned:
                 row.warned.add(said.text)
                 warnings.append(Text.assemble(("warning: ", "yellow"), f"{row.plan.stage}: {said.text}"))
-        if row.plan.stage == "evaluate" and row.progress == "runs":
+        if row.plan.kind == "evaluate" and row.progress == "runs":
             row.said = newest_bar(row.plan.run.folder / LIBRARY_LOG) or row.said
         return warnings
 

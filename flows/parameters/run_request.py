@@ -26,8 +26,7 @@ class RunRequest(NamedTuple):
         their names: they may lie elsewhere there.
         """
         config = plan.config
-        module = config.stage(stage.stage)
-        own: dict[str, Any] = {f"{module.name}.launcher.pool": None} if module is not None else {}
+        own: dict[str, Any] = {f"{stage.stage}.launcher.pool": None} if stage.stage in config.modules else {}
         # Another machine has another $USER.
         own |= {key: name for key, name in config.who.items() if name}
         naming = [*self.settings, *(() if config.path else _naming(config))]

@@ -14,7 +14,8 @@ from typing import Any
 
 from titanflow.common.digests import file_digest
 from titanflow.publish.bundle import CARD, LINEAGE
-from titanflow.runs.contract import METRICS_FILE, RESULT_FILE, STAGES
+from titanflow.runs.contract import METRICS_FILE, RESULT_FILE
+from titanflow.runs.manifest import Manifest
 from titanflow.runs.metrics import BATCHES_FILE, read_metrics
 from titanflow.runs.results import EvaluateResult, PublishResult, TrainResult, read_result
 
@@ -42,7 +43,7 @@ def compare(uninterrupted: Path, killed: Path, tolerance: float = 0.0) -> list[C
     scores and published files are compared, too.
     """
     checks: list[Check] = []
-    for stage in STAGES:
+    for stage in Manifest.open(uninterrupted).stages:
         if not (uninterrupted / stage / RESULT_FILE).exists():
             continue
         if not (killed / stage / RESULT_FILE).exists():

@@ -13,7 +13,8 @@ from pathlib import Path
 from random import Random
 from typing import Literal, NamedTuple
 
-from titanflow.runs.contract import METRICS_FILE, RESULT_FILE, RUN_FILE, STAGES, TRAINED, StageRun
+from titanflow.runs.contract import METRICS_FILE, RESULT_FILE, RUN_FILE, StageRun
+from titanflow.runs.manifest import Manifest
 from titanflow.runs.metrics import read_metrics
 
 PhaseName = Literal["start", "train", "save", "export", "work"]
@@ -25,14 +26,12 @@ LATEST = 0.7
 
 
 class Position(NamedTuple):
-    """How far a run has come: the numbers of its stage (``-1`` before the first) and phase, and the step."""
+    """How far a run has come: the numbers of its stage among its stages (``-1`` before the first) and of its phase,
+    and the step."""
 
     stage: int
     phase: int
     step: int = 0
-
-
-DONE = Position(len(STAGES), 0)
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,10 @@ class Phase:
 @dataclass(frozen=True)
 class KillPoint:
     """A moment ``seconds`` after the run reached ``step`` of a phase; if ``alone``, only the process at ``choice``, in
-    [0, 1), dies."""
+    [0, 1), dies. ``number`` is the stage's among those of the run."""
 
     stage: str
+    number: int
     phase: PhaseName
     step: int
     seconds: float
@@ -60,27 +60,32 @@ class KillPoint:
 
     @property
     def position(self) -> Position:
-        return Position(STAGES.index(self.stage), ORDER[self.phase], self.step)
+        return Position(self.number, ORDER[self.phase], self.step)
 
 
 def phases(folder: Path) -> list[Phase]:
     """The phases of a finished run, in order, measured by the times of its files."""
     found: list[Phase] = []
-    for stage in STAGES:
+    for stage in Manifest.open(folder).stages:
         if (folder / stage / RESULT_FILE).exists():
             found += _phases_of(folder / stage, stage)
     return found
 
 
+def stages_of(phases: Iterable[Phase]) -> list[str]:
+    """The stages of a run, in order."""
+    return list(dict.fromkeys(phase.stage for phase in phases))
+
+
 def _phases_of(folder: Path, stage: str) -> list[Phase]:
     began, ended = ((folder / name).stat().st_mtime for name in (RUN_FILE, RESULT_FILE))
     metrics = folder / METRICS_FILE
-    records = read_metrics(metrics) if stage in TRAINED else []
+    run = StageRun.read(folder / RUN_FILE)
+    records = read_metrics(metrics) if run.trains else []
     if not records:
         return [Phase(stage, "work", max(ended - began, 0.0))]
     trained = metrics.stat().st_mtime
     training = records[-1]["seconds"] - records[0]["seconds"]
-    run = StageRun.read(folder / RUN_FILE)
     steps = records[-1]["step"]
     interval = min(int((run.config.get("checkpoint") or {}).get("interval") or steps), steps)
     return [
@@ -94,7 +99,8 @@ def _phases_of(folder: Path, stage: str) -> list[Phase]:
 def draw(phases: Sequence[Phase], kills: int, seed: int, stages: Iterable[str] = ()) -> list[KillPoint]:
     """Draws ``kills`` moments, only in ``stages`` if there are any: one in each training, in each other phase, then by
     duration."""
-    wanted = set(stages) or set(STAGES)
+    numbers = {stage: number for number, stage in enumerate(stages_of(phases))}
+    wanted = set(stages) or set(numbers)
     eligible = [phase for phase in phases if phase.stage in wanted]
     if kills and not eligible:
         raise ValueError("no phase to draw from")
@@ -106,11 +112,11 @@ def draw(phases: Sequence[Phase], kills: int, seed: int, stages: Iterable[str] =
         phase = random.choices(among, [phase.seconds + 1e-3 for phase in among])[0]
         if phase in unmet:
             unmet.remove(phase)
-        points.append(_point(phase, random))
+        points.append(_point(phase, numbers[phase.stage], random))
     return sorted(points, key=lambda point: (point.position, point.seconds))
 
 
-def _point(phase: Phase, random: Random) -> KillPoint:
+def _point(phase: Phase, number: int, random: Random) -> KillPoint:
     step, seconds = 0, 0.0
     if phase.name == "train":
         step = random.randint(1, phase.steps)
@@ -119,7 +125,9 @@ def _point(phase: Phase, random: Random) -> KillPoint:
         step = phase.interval * random.randint(1, max(phase.steps // phase.interval, 1))
     else:
         seconds = random.random() * LATEST * phase.seconds
-    return KillPoint(phase.stage, phase.name, step, seconds, alone=random.random() < 0.5, choice=random.random())
+    return KillPoint(
+        phase.stage, number, phase.name, step, seconds, alone=random.random() < 0.5, choice=random.random()
+    )
 
 
 def last_step(metrics: Path) -> int:

@@ -16,7 +16,7 @@ from flows.resume_proof.kill_points import ORDER, KillPoint, Position, last_step
 from flows.resume_proof.run_watch import AFTER_ALL, RunWatch
 from tasks.process.process import Process
 from titanflow.common.errors import StageFailed
-from titanflow.runs.contract import METRICS_FILE, STAGES, TRAINED
+from titanflow.runs.contract import METRICS_FILE
 
 POLL_SECONDS = 0.1
 """Looking more often would slow the training."""
@@ -44,11 +44,14 @@ ROLES = {
 class Kill:
     """One kill and its consequences.
 
+    ``stage`` is the one that was killed, empty before the first, and ``trains`` says whether it is a training.
     ``step`` is the last one recorded before it. ``resumed_from`` is the step of the checkpoint that training continued
     from (None if nothing was left to train), ``back`` the seconds until the run had come as far again.
     """
 
     number: int
+    stage: str
+    trains: bool
     position: Position
     killed: str
     step: int
@@ -58,10 +61,6 @@ class Kill:
     back: float | None = None
 
     @property
-    def stage(self) -> str:
-        return STAGES[self.position.stage] if self.position.stage >= 0 else ""
-
-    @property
     def moment(self) -> str:
         if self.position.stage < 0:
             return "before the first stage"
@@ -69,8 +68,7 @@ class Kill:
             return "its end"
         if self.half_saved:
             return "save"
-        trains = self.stage in TRAINED
-        names = {ORDER["start"]: "start" if trains else "", ORDER["train"]: "training", ORDER["export"]: "export"}
+        names = {ORDER["start"]: "start" if self.trains else "", ORDER["train"]: "training", ORDER["export"]: "export"}
         return names[self.position.phase]
 
     @property
@@ -214,10 +212,20 @@ class KilledRun:
         at = time.monotonic()
         if not point.alone:
             process.kill()
-        stage = STAGES[position.stage] if position.stage >= 0 else ""
+        stage = self.watch.stages[position.stage] if position.stage >= 0 else ""
         step = last_step(self.watch.folder / stage / METRICS_FILE) if stage in self.watch.steps else 0
         half_saved = bool(stage) and self.watch.is_saving(stage)
-        self.kills.append(kill := Kill(len(self.kills) + 1, position, killed, step, half_saved, at))
+        kill = Kill(
+            number=len(self.kills) + 1,
+            stage=stage,
+            trains=stage in self.watch.steps,
+            position=position,
+            killed=killed,
+            step=step,
+            half_saved=half_saved,
+            at=at,
+        )
+        self.kills.append(kill)
         self.say(f"kill {kill.number}: {killed} {_where(kill)}")
         self.watch.begin()
         self._reached = None

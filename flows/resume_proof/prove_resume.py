@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL
 from flows.interruption.by_signal import sigterm_as_exit
 from flows.local_run import INTERRUPTED_SECONDS, local_api
 from flows.resume_proof.comparison import Check, compare
-from flows.resume_proof.kill_points import draw, phases
+from flows.resume_proof.kill_points import draw, phases, stages_of
 from flows.resume_proof.killed_run import Kill, KilledRun
 from flows.resume_proof.run_watch import RunWatch
 from tasks.process.process import started
@@ -107,7 +107,7 @@ class Experiment:
             if module.trains:
                 own.append(f"{module.name}.metrics.log_freq=1")
             # A folder within the stage's own would be moved aside, unseen, when the stage begins again.
-            if module.stage == "publish" and (side == "killed" or not _publishes_into_its_own(module)):
+            if module.kind == "publish" and (side == "killed" or not _publishes_into_its_own(module)):
                 own += [f"{module.name}.target=folder", f"{module.name}.folder={self.published(side)}"]
         return [*self.settings, *own, "retries.delay=0.1", f"workspace={self.workspace / side}"]
 
@@ -148,8 +148,9 @@ def prove(
         measured = phases(right.folder)
         points = draw(measured, kills, seed, stages)
         say(f"it took {proof.seconds[0]:.0f} s; killed: {killed.folder}")
+        steps = {phase.stage: phase.steps for phase in measured if phase.steps}
         run = KilledRun(
-            RunWatch(killed.folder, {phase.stage: phase.steps for phase in measured if phase.steps}),
+            RunWatch(killed.folder, stages_of(measured), steps),
             points,
             lambda attempt: experiment.command("killed", ranks.of(attempt)),
             experiment.workspace / "killed.log",
@@ -180,7 +181,7 @@ def check_changeable(plan: Plan) -> None:
     """Refuses trainings that can't continue on another number of ranks: those that read a stream."""
     problems = []
     for stage in plan.stages:
-        module = plan.config.stage(stage.stage)
+        module = plan.config.modules.get(stage.stage)
         if module is not None and module.trains and (module.config.get("data") or {}).get("streaming"):
             found = "each rank reads its own part of a stream, which can't be divided again"
             problems.append(module.problem("data.streaming", found, "false", "leave --resume-ranks out"))

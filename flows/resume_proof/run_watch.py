@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from flows.resume_proof.kill_points import ORDER, Position, last_step
 from titanflow.runs.checkpoints import METADATA, step_folders
-from titanflow.runs.contract import METRICS_FILE, RESULT_FILE, STAGES
+from titanflow.runs.contract import METRICS_FILE, RESULT_FILE
 
 LAUNCH = re.compile(rb"^\$ ", re.M)
 BEGINS = re.compile(rb"Training starts at step (\d+)$", re.M)
@@ -55,11 +55,11 @@ class StageLog:
 
 
 class RunWatch:
-    """Looks at a run's folder; ``steps`` says how many steps each of its training stages has."""
+    """Looks at a run's folder; ``stages`` are its stages in order, ``steps`` has how many steps each training has."""
 
-    def __init__(self, folder: Path, steps: dict[str, int]) -> None:
-        self.folder, self.steps = folder, steps
-        self.logs: dict[str, StageLog] = {stage: StageLog(folder / stage / f"{stage}.log") for stage in STAGES}
+    def __init__(self, folder: Path, stages: Sequence[str], steps: dict[str, int]) -> None:
+        self.folder, self.stages, self.steps = folder, stages, steps
+        self.logs: dict[str, StageLog] = {stage: StageLog(folder / stage / f"{stage}.log") for stage in stages}
 
     def begin(self) -> None:
         for log in self.logs.values():
@@ -68,14 +68,14 @@ class RunWatch:
     def position(self) -> Position:
         """Where the run is: ``Position(-1, 0)`` before its first stage is launched."""
         current = None
-        for stage in STAGES:
+        for stage in self.stages:
             self.logs[stage].look()
             if self.logs[stage].launched:
                 current = stage
         return Position(-1, 0) if current is None else self._within(current)
 
     def _within(self, stage: str) -> Position:
-        number = STAGES.index(stage)
+        number = self.stages.index(stage)
         folder = self.folder / stage
         if (folder / RESULT_FILE).exists():
             return Position(number, AFTER_ALL)

@@ -20,7 +20,7 @@ def fetch_from_hub(plan: StagePlan, environment: Mapping[str, str]) -> None:
     Raises:
         TitanflowError: something isn't there, or the Hub can't be reached.
     """
-    if plan.stage != "prepare":
+    if plan.kind != "prepare":
         return
     folder = plan.run.folder
     command, log = [sys.executable, "-m", MODULE, str(folder / RUN_FILE)], folder / f"{plan.stage}.log"

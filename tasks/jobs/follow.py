@@ -173,12 +173,12 @@ def outcome(job: Job, state: JobState, stage: str, folder: Path) -> StageResult:
     kind = KINDS[job.kind]
     more = f" ({state.message})" if state.message else ""
     if ended := kind.CUT_SHORT.get(state.reason):
-        told = f"{stage}: job {job.id} {ended}{more}{resumes(stage, folder)}. Its log: {log}"
+        told = f"{stage}: job {job.id} {ended}{more}{resumes(folder)}. Its log: {log}"
         raise StageCutShort(told, kind.REMEDIES.get(state.reason, SAVE_MORE_OFTEN))
     if state.reason == "CANCELLED":
-        raise StageFailed(f"{stage}: job {job.id} was cancelled{resumes(stage, folder)}. Its log: {log}")
+        raise StageFailed(f"{stage}: job {job.id} was cancelled{resumes(folder)}. Its log: {log}")
     if state.status is None:
-        raise StageLost(f"{stage}: nobody knows how job {job.id} ended{more}{resumes(stage, folder)}. Its log: {log}")
+        raise StageLost(f"{stage}: nobody knows how job {job.id} ended{more}{resumes(folder)}. Its log: {log}")
     if state.status in kind.NOT_SHARED:
         hint = "it has to lie on storage that all nodes and this machine share, at the same path"
         raise ConfigError(Problem(f"the nodes of job {job.id} don't see {folder}", "workspace", hint=hint))
@@ -189,7 +189,7 @@ def outcome(job: Job, state: JobState, stage: str, folder: Path) -> StageResult:
         return read_outcome(stage, folder, status, log, job.log_start, memory_ran_out)
     except StageStopped as error:
         told, remedy = _told_to_end(state, folder, kind.MORE_TIME)
-        raise StageCutShort(f"{stage}: job {job.id} {told}{resumes(stage, folder)}. Its log: {log}", remedy) from error
+        raise StageCutShort(f"{stage}: job {job.id} {told}{resumes(folder)}. Its log: {log}", remedy) from error
 
 
 def _told_to_end(state: JobState, folder: Path, more_time: str) -> tuple[str, str]:

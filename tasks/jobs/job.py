@@ -13,7 +13,7 @@ from titanflow.common.errors import DataError
 from titanflow.common.files import write_text_atomically
 from titanflow.files.own_files import read_mapping, readable
 from titanflow.planning.cluster.resources import job_name
-from titanflow.runs.contract import JOB_FILE, STAGES, Strict
+from titanflow.runs.contract import JOB_FILE, Strict
 
 HINT = "look whether its job is still there (squeue --me, kubectl get jobsets), end it, and remove the file"
 
@@ -90,10 +90,10 @@ class Job(Strict):
 def unended(folder: Path) -> dict[str, Job]:
     """The jobs of a run's stages whose end no flow has seen, by stage; no scheduler is asked."""
     found: dict[str, Job] = {}
-    for stage in STAGES:
+    for path in sorted(folder.glob(f"*/{JOB_FILE}")):
         with contextlib.suppress(DataError):
-            job = Job.of(folder / stage)
-            if job is not None and not job.ended and job.is_of(stage, folder / stage):
+            job, stage = Job.of(path.parent), path.parent.name
+            if job is not None and not job.ended and job.is_of(stage, path.parent):
                 found[stage] = job
     return found
 

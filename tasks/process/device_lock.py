@@ -24,7 +24,7 @@ PLACE = "titanflow-gpus"
 def stage_gpus(run: StageRun, machine: Device, environ: Mapping[str, str]) -> list[str]:
     """CUDA's names of the GPUs that a stage takes; none on the CPU, if they can't be counted, or if it shares them."""
     launcher = run.config.get("launcher") or {}
-    if run.stage not in ON_DEVICES or launcher.get("device") == "cpu" or launcher.get("share_device"):
+    if run.kind not in ON_DEVICES or launcher.get("device") == "cpu" or launcher.get("share_device"):
         return []
     return gpu_names(machine, environ)[: launcher.get("nproc_per_node", 1)]
 

@@ -13,7 +13,7 @@ from tasks.process.failed_ranks import MEMORY, is_disconnected, lost_peer, rank_
 from titanflow.common import errors
 from titanflow.common.errors import ConfigError, DataError, StageFailed, StageLost, StageStopped, TitanflowError
 from titanflow.runs.checkpoints import newest_step, saved_so_far
-from titanflow.runs.contract import INTERRUPTED_EXIT, RESULT_FILE, TRAINED, StageRun
+from titanflow.runs.contract import INTERRUPTED_EXIT, RESULT_FILE, TRAINED, StageKind, StageRun
 from titanflow.runs.errors import ERROR_FILE, StageError, signal_name
 from titanflow.runs.results import StageResult, read_result
 
@@ -22,7 +22,7 @@ TAIL_LINES = 20
 TAIL_BYTES = 64 * 1024
 FULL_BYTES = 1 << 20
 """A disk with less free space has no room for a stage's error.json."""
-LESS_MEMORY = {
+LESS_MEMORY: dict[StageKind | None, str] = {
     "pretrain": "lower training.local_batch_size or training.seq_len",
     "sft": "lower training.local_batch_size or training.seq_len",
     "evaluate": "lower evaluate.batch_size",
@@ -53,17 +53,17 @@ def read_outcome(
     # While the stage ran, the kernel killed some process for lack of memory: was it one of the stage?
     by_slurm = SLURM_MEMORY.search(text)
     if (memory_ran_out or by_slurm) and (status == -signal.SIGKILL or -signal.SIGKILL in rank_exits(text).values()):
-        by, what_helps = "Slurm" if by_slurm else "the kernel", _less_of_a_job(stage, folder, bool(by_slurm))
-        told = f"{stage} was killed by {by}, out of memory{resumes(stage, folder)}: {what_helps}."
+        by, what_helps = "Slurm" if by_slurm else "the kernel", _less_of_a_job(folder, bool(by_slurm))
+        told = f"{stage} was killed by {by}, out of memory{resumes(folder)}: {what_helps}."
         raise StageFailed(told + _shown(tail, log))
     if error := StageError.of(folder):
         raise _own_error(stage, error, folder, log, text)
     if returncode == 0:
         raise StageFailed(f"{stage} ended without an error and without {RESULT_FILE}.{_shown(tail, log)}")
     if status in STOPPED:
-        raise StageStopped(f"{stage} stopped on SIGTERM{resumes(stage, folder)}. Its log: {log}")
+        raise StageStopped(f"{stage} stopped on SIGTERM{resumes(folder)}. Its log: {log}")
     if status == -signal.SIGABRT and (waited := seconds_waited(text)):
-        raise StageLost(f"{stage}: a rank did not answer for {waited:g} s{resumes(stage, folder)}.{_shown(tail, log)}")
+        raise StageLost(f"{stage}: a rank did not answer for {waited:g} s{resumes(folder)}.{_shown(tail, log)}")
     if status < 0:
         kind = StageLost if -status in LOST_SIGNALS else StageFailed
         raise kind(_killed(stage, -status, folder, SRUN_KILLED.search(text)) + _shown(tail, log))
@@ -86,10 +86,10 @@ def _own_error(stage: str, error: StageError, folder: Path, log: Path, text: str
         return ConfigError(error.message)
     own = f"rank {error.rank}: {error.type}: {error.message}"
     if is_disconnected(error):
-        peer, then = lost_peer(error, rank_exits(text)), resumes(stage, folder)
+        peer, then = lost_peer(error, rank_exits(text)), resumes(folder)
         cause = f"{stage}: {peer}{then}; {own}" if peer else f"{stage} failed on {own}{then}"
         return StageLost(cause + where)
-    hint = f"\n    {_less_memory(stage)}" if MEMORY.search(error.message) else ""
+    hint = f"\n    {_less_memory(folder)}" if MEMORY.search(error.message) else ""
     return StageFailed(f"{stage} failed on {own}{hint}{where}")
 
 
@@ -103,9 +103,9 @@ def _status(returncode: int, text: str) -> int:
     return returncode
 
 
-def resumes(stage: str, folder: Path) -> str:
+def resumes(folder: Path) -> str:
     """The clause of a message that says from where a stage goes on."""
-    if stage == "publish":
+    if _kind(folder) == "publish":
         return "; run it again: what arrived isn't sent twice"
     saved = saved_so_far(folder)
     return f"; it resumes from {saved}" if saved else "; it saved nothing yet"
@@ -113,9 +113,9 @@ def resumes(stage: str, folder: Path) -> str:
 
 def _killed(stage: str, number: int, folder: Path, by_srun: re.Match[str] | None) -> str:
     where = f" on {by_srun[1]}" if by_srun else ""
-    message = f"{stage} was killed by {signal_name(number)}{where}{resumes(stage, folder)}."
+    message = f"{stage} was killed by {signal_name(number)}{where}{resumes(folder)}."
     if number == signal.SIGKILL:
-        message += f" If nobody killed it, the machine ran out of memory: {_less_memory(stage)}, or look into dmesg."
+        message += f" If nobody killed it, the machine ran out of memory: {_less_memory(folder)}, or look into dmesg."
     return message
 
 
@@ -126,7 +126,7 @@ def stage_config(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _less_of_a_job(stage: str, folder: Path, by_slurm: bool) -> str:
+def _less_of_a_job(folder: Path, by_slurm: bool) -> str:
     """What helps a stage that was out of memory: to need less, or to ask the cluster for more of it.
 
     After a training's last step the model is exported. A smaller batch wouldn't help there.
@@ -138,13 +138,19 @@ def _less_of_a_job(stage: str, folder: Path, by_slurm: bool) -> str:
     # Slurm's 0 is all of a node's memory.
     if launcher["kind"] == "slurm" and str((launcher.get("slurm") or {}).get("mem")) == "0":
         ask = "take nodes with more memory"
-    if config and stage in TRAINED and (newest_step(folder) or 0) >= config["training"]["steps"]:
+    if config and _kind(folder) in TRAINED and (newest_step(folder) or 0) >= config["training"]["steps"]:
         return f"{ask or FREE_MEMORY}: the training is done, and the export holds the whole model in memory"
-    return ", or ".join(part for part in (_less_memory(stage), ask) if part)
+    return ", or ".join(part for part in (_less_memory(folder), ask) if part)
 
 
-def _less_memory(stage: str) -> str:
-    return LESS_MEMORY.get(stage, FREE_MEMORY)
+def _less_memory(folder: Path) -> str:
+    return LESS_MEMORY.get(_kind(folder), FREE_MEMORY)
+
+
+def _kind(folder: Path) -> StageKind | None:
+    with contextlib.suppress(DataError):
+        return run.kind if (run := StageRun.of(folder)) else None
+    return None
 
 
 def _shown(tail: list[str], log: Path) -> str:

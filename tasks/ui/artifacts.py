@@ -70,7 +70,8 @@ class Artifacts:
         self._client.update_artifact(artifact, update)
 
     def _key(self, what: str) -> str:
-        return f"{self.stage}-{what}"
+        # Prefect takes small letters, digits and dashes.
+        return f"{self.stage.lower().replace('_', '-')}-{what}"
 
     def _show(self, call: Callable[..., Returned], *args: Any, **kwargs: Any) -> Returned | None:
         if time.monotonic() < self._rests_until:

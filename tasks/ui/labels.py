@@ -26,7 +26,7 @@ def task_run_name(parameters: dict[str, Any]) -> str:
 def stage_name(run: StageRun) -> str:
     """A stage in a few words, which begin each line of its log."""
     config = run.config
-    match run.stage:
+    match run.kind:
         case "prepare":
             detail = _count(config.get("datasets"), "dataset")
         case "evaluate":

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from titanflow.runs.contract import StageName
-
 if TYPE_CHECKING:
     from tasks.ui.standing import Standing
     from titanflow.planning.stage_plan import Plan
@@ -35,7 +33,7 @@ class Watcher:
     def begins(self, standing: Standing) -> None:
         """A stage starts, or starts again; its progress goes into ``standing``."""
 
-    def ends(self, stage: StageName, result: StageResult) -> None:
+    def ends(self, stage: str, result: StageResult) -> None:
         """A stage has a result, perhaps since an earlier run."""
 
 

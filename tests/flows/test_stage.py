@@ -59,7 +59,7 @@ def test_it_shows_other_machines_that_it_lives(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "make_plan", lambda *arguments: SimpleNamespace(folder=tmp_path))
     own = SimpleNamespace(state="RUN", run=SimpleNamespace(folder=tmp_path / "sft"))
     monkeypatch.setattr(module, "same_stage", lambda *arguments: own)
-    monkeypatch.setattr(module, "TASKS", {"sft": task})
+    monkeypatch.setattr(module, "task_of", lambda plan: task)
     state = module.run_stage.fn("tiny", None, "main", {}, "sft", str(tmp_path / "sft"), "a fingerprint")
     assert state.is_completed()
     assert (labelled, seen, sign.exists()) == ([sign], [True], False)

@@ -22,7 +22,6 @@ def plan(tmp_path, monkeypatch):
     """A plan whose pretraining is to run in the pool ``small``."""
     plan = small_plan(tmp_path, pretrain=TRAINS, publish=PUBLISHES)
     plan.stages[0].run.config["launcher"] = {"pool": "small"}
-    monkeypatch.setattr(plan.config, "stage", lambda name: SimpleNamespace(name=name, base=None))
     monkeypatch.setattr(module, "make_plan", lambda *arguments: plan)
     return plan
 

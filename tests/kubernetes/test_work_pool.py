@@ -30,7 +30,7 @@ from deployments.stage_pool import deploy_stages
 from deployments.work_pool import ensure_pool
 from flows.pods import pod_variables, why_no_pod
 from titanflow.common.errors import ConfigError
-from titanflow.runs.contract import STAGES
+from titanflow.runs.contract import KINDS
 
 ELSEWHERE = "env.PREFECT_API_URL=http://prefect:4200/api"
 TOKEN = "pnu_0123456789"
@@ -263,14 +263,14 @@ def test_the_jobs_of_all_stages_as_a_cluster_gets_them(
     api: str, cluster: RecordedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served(api, "gpus", monkeypatch)
-    runs = {stage: ask_for("gpus", stage, {"gpu": number}) for number, stage in enumerate(STAGES)}
+    runs = {stage: ask_for("gpus", stage, {"gpu": number}) for number, stage in enumerate(KINDS)}
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with temporary_settings({PREFECT_API_KEY: TOKEN}):
         asyncio.run(submit("gpus"))
     jobs = {job["metadata"]["labels"]["prefect.io/flow-run-id"]: job for job in cluster.of("Job")}
     secrets = {secret["metadata"]["name"]: secret["stringData"] for secret in cluster.of("Secret")}
     assert jobs.keys() == set(runs.values())
-    for number, stage in enumerate(STAGES):
+    for number, stage in enumerate(KINDS):
         job = jobs[runs[stage]]
         assert refused(job) == []
         assert TOKEN not in json.dumps(job)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from titan.evaluate.items import task_items
-from titan.evaluate.lm.model import STAGE_OF
 from titan.evaluate.tasks import load_task
 from titanflow.common.errors import DataError, Problem
 from titanflow.common.files import expanded
@@ -64,8 +63,7 @@ def _models(run: StageRun, settings: Evaluate) -> list[tuple[str, Path]]:
     """The name and folder of each model, whether or not it exists; of this run's models the stage's folder."""
     if isinstance(settings.models, Mapping):
         return [(name, expanded(folder)) for name, folder in settings.models.items()]
-    stages = {name: name if name in run.stages else STAGE_OF.get(name, name) for name in settings.models}
-    return [(name, run.stages[stage]) for name, stage in stages.items() if stage in run.stages]
+    return [(name, run.stages[name]) for name in settings.models if name in run.stages]
 
 
 def _items(manager: Any, settings: Evaluate, found: Contamination) -> dict[str, list[Item]]:

@@ -169,6 +169,7 @@ def _result(
     }
     items = prepared_items(run.data.train)
     return EvaluateResult(
+        stage=run.stage,
         scores=scores,
         folders={name: loading.folder for name, loading in models.items()},
         digests={name: dict(loading.digests) for name, loading in models.items()},

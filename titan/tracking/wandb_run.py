@@ -52,7 +52,7 @@ def open_run(run: StageRun) -> tuple[Any, TrackerRecord]:
         # Offline there is no server to ask for the run's history.
         resume="allow" if record.mode == "online" else None,
     )
-    for section in SECTIONS if run.stage != "evaluate" else ():
+    for section in SECTIONS if run.kind != "evaluate" else ():
         opened.define_metric(f"{section}/*", step_metric=AXIS)
     record.entity, record.url = record.entity or opened.entity or "", opened.url or ""
     record.folders = sorted(path.name for path in (run.folder / "wandb").glob(f"*run-*-{record.id}"))

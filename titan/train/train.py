@@ -14,7 +14,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from titan.process.interrupt import Interruption, leave
 from titan.process.open_files import allow_all_files
@@ -28,7 +28,7 @@ from titanflow.architectures.hf_snapshot import repository_of
 from titanflow.architectures.outside_base import read_base
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.runs.checkpoints import complete_folders, damage
-from titanflow.runs.contract import EXPORT_FOLDER, INTERRUPTED_EXIT, METRICS_FILE, RESULT_FILE, StageRun
+from titanflow.runs.contract import EXPORT_FOLDER, INTERRUPTED_EXIT, METRICS_FILE, RESULT_FILE, StageRun, TrainedKind
 from titanflow.runs.errors import ERROR_FILE, StageError, record_failure
 from titanflow.runs.metrics import read_metrics
 from titanflow.runs.results import NOT_INHERITED, InheritanceRow, TrainResult, write_result
@@ -199,7 +199,8 @@ def finish(
     model_args, parameters = describe_model(spec, job_config)
     trainable = trainable_parameters(spec, job_config) if job_config.lora.rank else None
     result = TrainResult(
-        stage="sft" if run.stage == "sft" else "pretrain",
+        stage=run.stage,
+        kind=cast(TrainedKind, run.kind),
         checkpoint=checkpoint,
         step=step,
         model_name=job_config.model.name,

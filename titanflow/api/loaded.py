@@ -9,7 +9,7 @@ from titanflow.api.outcome import RunLike, export_of, folder_of
 from titanflow.architectures.huggingface import is_hugging_face
 from titanflow.common.errors import ConfigError, DataError, Problem, did_you_mean
 from titanflow.report.contents import RunContents, StageContents, read_contents
-from titanflow.runs.contract import STAGES, TRAINED
+from titanflow.runs.contract import TRAINED
 from titanflow.runs.results import PublishResult, TrainResult
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     class LanguageModel(PreTrainedModel, GenerationMixin):
         """What transformers loads is both; it has no class of this name."""
-
-
-PUBLISH = "publish"
 
 
 def load(
@@ -34,8 +31,8 @@ def load(
 
     Args:
         run: what :func:`titanflow.run` or :func:`titanflow.plan` returned, or a run's folder.
-        stage: ``pretrain``, ``sft`` or ``publish``; unless given, the folder that was published, or else the export of
-            the last finished training.
+        stage: the name of a training stage, or of the publication; unless given, the folder that was published, or else
+            the export of the last finished training.
         dtype: the type that it computes in; ``auto`` takes the folder's own, as ``titanflow chat`` does.
         device: where it computes, as torch names it.
         remote_code: whether code in the folder may be run that isn't this version's own.
@@ -64,13 +61,13 @@ def exported(run: RunContents, stage: str | None) -> Path:
     Raises:
         ConfigError: there is none; says what each stage is.
     """
-    stages = {one.name: one for one in run.stages if one.name in (*TRAINED, PUBLISH)}
+    stages = {one.name: one for one in run.stages if one.kind in (*TRAINED, "publish")}
     if stage is not None and stage not in stages:
         expected = f"one of {', '.join(stages)}" if stages else "a run that trains or publishes a model"
         raise ConfigError(Problem(f"found {stage!r}", "stage", expected=expected, hint=did_you_mean(stage, stages)))
     asked = [stages[stage]] if stage is not None else list(reversed(stages.values()))
     for one in asked:
-        if folder := _published(run) if one.name == PUBLISH else export_of(one):
+        if folder := _published(run, one) if one.kind == "publish" else export_of(one):
             return folder
         # Of the last finished training no earlier one is a substitute.
         if isinstance(one.result, TrainResult):
@@ -80,15 +77,15 @@ def exported(run: RunContents, stage: str | None) -> Path:
     raise ConfigError(Problem(f"found no exported model: {told}", "stage", str(run.folder), "an export", hint))
 
 
-def _published(run: RunContents) -> Path | None:
+def _published(run: RunContents, stage: StageContents) -> Path | None:
     """The folder that the run published into, if the model there is still the one that it trained last."""
-    found, record = run.publication, run.manifest.stages.get(PUBLISH)
+    found, record = run.publication, run.manifest.stages.get(stage.name)
     if found is None or record is None or (found.target, found.status) != ("folder", "published"):
         return None
     # A night before is a parent, too, in a run of its own.
-    own = {name: digest for name, digest in record.parents.items() if name in STAGES}
+    own = {name: digest for name, digest in record.parents.items() if "/" not in name}
     is_newest = all(name in run.manifest.stages and run.manifest.stages[name].digest == own[name] for name in own)
-    is_whole = run.manifest.is_done(PUBLISH, record.fingerprint) and is_hugging_face(Path(found.location))
+    is_whole = run.manifest.is_done(stage.name, record.fingerprint) and is_hugging_face(Path(found.location))
     return Path(found.location) if is_newest and is_whole else None
 
 

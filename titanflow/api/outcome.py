@@ -67,12 +67,12 @@ def results(run: RunLike) -> Results:
         ConfigError: the folder isn't a run's.
     """
     contents = read_contents(folder_of(run))
-    trained = [stage for stage in contents.stages if stage.name in TRAINED]
+    trained = [stage for stage in contents.stages if stage.kind in TRAINED]
     records = [(stage.name, record) for stage in trained for record in stage.metrics]
     lists = {
         "losses": [_flat(name, record) for name, record in records if "loss" in record],
         "validation": [_flat(name, record) for name, record in records if "validation_loss" in record],
-        "scores": list(_scores(contents.stage("evaluate"))),
+        "scores": list(_scores(contents.of_kind("evaluate"))),
         "paths": list(_paths(contents)),
     }
     return Results(
@@ -136,7 +136,7 @@ def _scores(stage: StageContents | None) -> Iterator[Record]:
 
 def _paths(contents: RunContents) -> Iterator[Record]:
     for stage in contents.stages:
-        if stage.name not in TRAINED:
+        if stage.kind not in TRAINED:
             continue
         for step, path in sorted(complete_folders(stage.folder / "checkpoint")):
             yield _path("checkpoint", stage.name, step, path)
@@ -145,9 +145,9 @@ def _paths(contents: RunContents) -> Iterator[Record]:
             yield _path("export", stage.name, result.step if result else None, export)
         if result and result.adapter:
             yield _path("adapter", stage.name, result.step, result.adapter)
-    found = contents.publication
-    if found and found.status == "published" and (found.target == "hub" or Path(found.location).is_dir()):
-        yield _path("published", "publish", None, found.location)
+    published, found = contents.of_kind("publish"), contents.publication
+    if published and found and found.status == "published" and (found.target == "hub" or Path(found.location).is_dir()):
+        yield _path("published", published.name, None, found.location)
     if (page := contents.folder / REPORT_FILE).is_file():
         yield _path("report", "", None, page)
 
@@ -167,7 +167,7 @@ def export_of(stage: StageContents) -> Path | None:
 def _why(name: str, contents: RunContents) -> str:
     """Why a list is empty, by the stages that fill it."""
     filling = ("evaluate",) if name == "scores" else TRAINED
-    stages = [stage for stage in contents.stages if stage.name in filling]
+    stages = [stage for stage in contents.stages if stage.kind in filling]
     if not stages:
         return f"the run has no stage {' or '.join(filling)}"
     told = ", ".join(f"{stage.name} is {stage.state}" for stage in stages)

@@ -54,7 +54,7 @@ class Run:
     @classmethod
     def of(cls, plan: Plan) -> Run:
         """What became of a plan whose stages have all finished."""
-        found = result_of(plan.folder / "publish") if plan.stage("publish") else None
+        found = result_of(stage.run.folder) if (stage := plan.of_kind("publish")) else None
         published = held_back = ""
         if isinstance(found, PublishResult):
             published = found.location if found.status == "published" else ""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.common.digests import file_digest
-from titanflow.runs.contract import RESULT_FILE, StageRun
+from titanflow.runs.contract import RESULT_FILE, StageKind, StageRun
 from titanflow.runs.training import finished_training
 
 FOLLOWS_SEQ_LEN = "max_seq_len"
@@ -32,10 +32,11 @@ TOKENIZER_FILE = "tokenizer.json"
 class BaseArchitecture:
     """What a fine-tuning stage takes from its base.
 
-    ``stage`` is its name in messages. ``model_args`` are all arguments of its model, nested like their dataclasses;
-    for a planned model of a family that torchtitan lacks, only the overridden ones. ``overrides`` turn the flavor into
-    them. ``folder`` and ``digest`` are where it lies and what is in it; a module of the same experiment has neither
-    before it has run. ``in_hf`` says that ``checkpoint`` is in transformers' format.
+    ``stage`` is its name in messages, ``kind`` the kind of stage that trained it, if one did. ``model_args`` are all
+    arguments of its model, nested like their dataclasses; for a planned model of a family that torchtitan lacks, only
+    the overridden ones. ``overrides`` turn the flavor into them. ``folder`` and ``digest`` are where it lies and what
+    is in it; a module of the same experiment has neither before it has run. ``in_hf`` says that ``checkpoint`` is in
+    transformers' format.
     """
 
     stage: str
@@ -51,6 +52,7 @@ class BaseArchitecture:
     folder: Path | None = None
     digest: str = ""
     in_hf: bool = False
+    kind: StageKind | None = None
 
     def other_arguments(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """What the base has of the arguments that give its weights their meaning, where ``own`` differs."""
@@ -69,7 +71,8 @@ class BaseArchitecture:
         """
         run, result = finished_training(folder)
         return cls(
-            stage=result.stage,
+            stage=run.stage,
+            kind=run.kind,
             model_name=result.model_name,
             flavor=result.flavor,
             model_args=result.model_args,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from titanflow.architectures.base import BaseArchitecture
@@ -28,7 +29,8 @@ def outside_base(named: str, revision: str | None = None) -> BaseArchitecture | 
         ConfigError: there is something that can't be a base.
     """
     folder = expanded(named)
-    if folder.is_dir():
+    # A name that no file system takes is no folder's.
+    if os.path.isdir(folder):  # noqa: PTH112
         base = read_base(folder)
         if base.in_hf:
             check_weights_there(folder)

@@ -64,11 +64,12 @@ def keys(ctx: typer.Context, incomplete: str) -> list[str]:
     return [] if experiment is None else _beginning(incomplete, (f"{key}=" for key in resolved_values(experiment)))
 
 
-def stage_names(incomplete: str) -> list[str]:
-    """The stages."""
-    from titanflow.runs.contract import STAGES
+def stage_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The experiment's stages."""
+    from titanflow.runs.contract import PREPARE
 
-    return _beginning(incomplete, STAGES)
+    experiment = _experiment(ctx)
+    return _beginning(incomplete, [PREPARE, *(experiment.modules if experiment is not None else ())])
 
 
 def _experiment(ctx: typer.Context) -> Experiment | None:

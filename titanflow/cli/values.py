@@ -44,7 +44,7 @@ def check_module(experiment: Experiment, name: str) -> None:
 
 def _of_module(module: Module) -> dict[str, tuple[Any, str]]:
     """A module's values, and for each suite that it evaluates the tasks behind it and how many need the Hub."""
-    behind = described_suites(module.config["tasks"]) if module.stage == "evaluate" else {}
+    behind = described_suites(module.config["tasks"]) if module.kind == "evaluate" else {}
     values = module.values()
     for suite, (tasks, origin) in behind.items():
         single = asked_by({"tasks": [suite]}).single

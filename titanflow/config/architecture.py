@@ -23,7 +23,9 @@ from titanflow.config.model_args import (
     split_overrides,
     without_empty_sections,
 )
+from titanflow.config.stages import named_module
 from titanflow.files.yaml_source import Leaf, Tree, flatten, leaves, set_leaf
+from titanflow.runs.contract import StageKind
 
 if TYPE_CHECKING:
     from titanflow.config.module import Module
@@ -41,7 +43,7 @@ class ModelPart:
     """
 
     module: str
-    stage: str
+    kind: StageKind
     sections: Tree
     params: Any
     settings: Any
@@ -71,11 +73,11 @@ def resolve_architecture(part: ModelPart, model_schema: Schema, earlier: Mapping
     """
     sections, key = part.sections, part.module
     section = _section(sections, "model")
-    base, problems = _find_base(part, earlier) if part.stage == "sft" else (None, [])
+    base, problems = _find_base(part, earlier) if _has_base(part) else (None, [])
     found = Architecture(base=base, problems=problems)
     if base is not None:
         section = _inherited(base, sections, section)
-    elif part.stage == "sft":
+    elif _has_base(part):
         return found
     name, flavor = section.get("name"), section.get("flavor")
     known = family(str(name.value)) if isinstance(name, Leaf) else None
@@ -113,14 +115,20 @@ def resolve_architecture(part: ModelPart, model_schema: Schema, earlier: Mapping
     return found
 
 
+def _has_base(part: ModelPart) -> bool:
+    """Whether the training starts from another: an sft does, a pretraining where one is named."""
+    named = _section(part.sections, "sft").get("base")
+    return part.kind != "pretrain" or (isinstance(named, Leaf) and named.value is not None)
+
+
 def _find_base(part: ModelPart, earlier: Mapping[str, Module]) -> tuple[BaseArchitecture | None, list[Problem]]:
-    """The base of an sft: an earlier module or an outside model; None after a mistake."""
+    """What a training starts from: an earlier module or an outside model; None after a mistake."""
     section = _section(part.sections, "sft")
     named, revision = section.get("base"), section.get("base_revision")
     wanted = str(named.value) if isinstance(named, Leaf) else "pretrain"
-    for other in earlier.values():
-        if wanted in (other.name, other.stage) and other.trains:
-            return _planned(other), []
+    other = named_module(wanted, {name: one for name, one in earlier.items() if one.trains})
+    if other is not None:
+        return _planned(other), []
     key, origin = f"{part.module}.sft.base", named.origin if isinstance(named, Leaf) else ""
     try:
         base = outside_base(wanted, str(revision.value) if isinstance(revision, Leaf) and revision.value else None)
@@ -151,6 +159,7 @@ def _planned(other: Module) -> BaseArchitecture:
     model, training = _section(other.config, "model"), _section(other.config, "training")
     return BaseArchitecture(
         stage=other.name,
+        kind=other.kind,
         model_name=str(model.get("name") or ""),
         flavor=str(model.get("flavor") or ""),
         model_args=other.model_args or other.model_overrides,

@@ -15,8 +15,9 @@ from titanflow.config.files.tree import ConfigTree
 from titanflow.config.ignored import remove_values
 from titanflow.config.keys.training import TRAINING_SECTIONS
 from titanflow.config.model_args import check_params, take_unknown
-from titanflow.config.module import STAGE_OF, Module, stage_schema
+from titanflow.config.module import Module, stage_schema
 from titanflow.config.module_files import Entry, merge_files
+from titanflow.config.stages import entry_problems, kind_of
 from titanflow.files.yaml_source import Leaf, Tree, first_origin, flatten, leaves, take_out
 
 FRAMEWORKS = {"pretrain": "torchtitan", "sft": "torchtitan", "evaluate": "lm_eval", "publish": "huggingface_hub"}
@@ -27,16 +28,17 @@ def build_module(
 ) -> tuple[Module | None, list[Problem]]:
     """Resolves one entry of ``modules``, and its mistakes; None where these leave nothing to look at.
 
-    The base of an sft may be among ``earlier``. ``is_broken`` says that mistakes were found before this entry.
+    Its base may be among ``earlier``. ``is_broken`` says that mistakes were found before this entry.
     """
-    name, spec, stage = entry.name, entry.spec, STAGE_OF.get(entry.name)
-    if stage is None:
-        return None, [Problem("unknown module", entry.key, first_origin(spec), ", ".join(STAGE_OF))]
-    framework, named = FRAMEWORKS[stage], spec.get("framework")
+    name, spec, kind = entry.name, entry.spec, kind_of(entry.name, entry.spec)
+    if wrong := entry_problems(name, spec, earlier):
+        return None, wrong
+    assert kind is not None
+    framework, named = FRAMEWORKS[kind], spec.get("framework")
     if isinstance(named, Leaf) and named.value is not None and str(named.value) != framework:
         return None, [Problem(f"found {str(named.value)!r}", f"{entry.key}.framework", named.origin, framework)]
-    files = merge_files(entry, configs, stage, framework)
-    schema, prefix = stage_schema(stage), f"{name}."
+    files = merge_files(entry, configs, kind, framework)
+    schema, prefix = stage_schema(kind), f"{name}."
     tree = fitted(files.tree, schema)
     if wrong := files.unread or check_shape(tree, schema, prefix):
         return None, files.problems + wrong
@@ -47,7 +49,7 @@ def build_module(
         schema, wrong, warned = _with_own_sections(schema, tree, name)
         problems, warnings = problems + wrong, warnings + warned
         settings, is_broken = entry.settings.get("model"), is_broken or bool(problems)
-        part = ModelPart(name, stage, sections, spec.get("params"), settings, first_origin(spec), is_broken)
+        part = ModelPart(name, kind, sections, spec.get("params"), settings, first_origin(spec), is_broken)
         model = resolve_architecture(part, schema["properties"]["model"], earlier)
         tree |= sections
     problems += [*model.problems, *check_params(spec.get("params"), f"{prefix}params", schema, trains)]
@@ -56,10 +58,10 @@ def build_module(
         problems += take_unknown(tree["model"], schema["properties"]["model"], name)
     config, wrong = resolve(tree, schema, prefix)
     problems += wrong
-    if stage == "evaluate":
+    if kind == "evaluate":
         problems += _place_tasks(config, tree, configs, prefix)
     origin = named.origin if isinstance(named, Leaf) else "default"
-    module = Module(name, stage, framework, config, {}, model.model_overrides, model.model_args, model.base)
+    module = Module(name, kind, framework, config, {}, model.model_overrides, model.model_args, model.base)
     module.named = {"framework": (framework, origin), **files.named}
     module.ignored, module.warnings = ignored, warnings + model.warnings
     _set_origins(module, tree, model.overrides)

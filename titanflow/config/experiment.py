@@ -39,9 +39,10 @@ from titanflow.config.keys.experiment import (
     tag_problem,
 )
 from titanflow.config.keys.lora_presets import settle_presets
-from titanflow.config.module import STAGE_OF, Module, stage_schema
+from titanflow.config.module import Module, stage_schema
 from titanflow.config.module_files import Entry, load, load_json
 from titanflow.config.overrides import Setting, lay_over
+from titanflow.config.stages import in_order, kind_of, module_of, name_models
 from titanflow.files.json_source import GIVEN, is_json
 from titanflow.files.yaml_source import (
     Leaf,
@@ -54,6 +55,7 @@ from titanflow.files.yaml_source import (
     plain,
     take_out,
 )
+from titanflow.runs.contract import StageKind
 
 _SECTIONS = ("config", "model", "data", "validation_data", "overrides", "params")
 
@@ -80,8 +82,9 @@ class Experiment:
     def who(self) -> dict[str, str]:
         return {key: getattr(self.spec, key) for key in WHO}
 
-    def stage(self, stage: str) -> Module | None:
-        return next((module for module in self.modules.values() if module.stage == stage), None)
+    def of_kind(self, kind: StageKind) -> Module | None:
+        """The only module of a kind; None where there is none, or more than one."""
+        return module_of(kind, self.modules)
 
 
 def load_experiment(
@@ -181,7 +184,7 @@ def _read(source: _Source, settings: Iterable[Setting]) -> tuple[Tree, dict[str,
 def _put_name(modules: dict[str, Module], exp_name: str) -> None:
     """Replaces :data:`EXP_NAME` in the folder that models are published into, which nights of an experiment share."""
     for module in modules.values():
-        if module.stage == "publish" and module.config["folder"]:
+        if module.kind == "publish" and module.config["folder"]:
             module.config["folder"] = module.config["folder"].replace(EXP_NAME, exp_name)
 
 
@@ -257,13 +260,9 @@ def _build_modules(
         problems += mistakes
         if module is not None:
             module.ignored = ignored + module.ignored
-            # A stage has one module: a second would never run.
-            problems += [
-                Problem(f"is the stage of {other.name}, too", f"modules.{name}", first_origin(spec), "one of both")
-                for other in modules.values()
-                if other.stage == module.stage
-            ]
             modules[name] = module
+    modules = {module.name: module for module in in_order(modules)}
+    name_models(modules)
     return modules, problems
 
 
@@ -275,7 +274,8 @@ def _is_section(value: Leaf | Tree | None) -> bool:
 def _check_spec(name: str, spec: Tree) -> list[Problem]:
     """Mistakes of a module's entry; the contents of its sections are checked with the stage's config."""
     schema = dataclass_schema(ModuleSpec)
-    known = stage_schema(STAGE_OF[name])["properties"] if name in STAGE_OF else {}
+    kind = kind_of(name, spec)
+    known = stage_schema(kind)["properties"] if kind is not None else {}
     # Keys of the stage's config that stand beside the names of its files.
     misplaced = {key: value for key, value in spec.items() if key in known and key not in schema["properties"]}
     problems = []

@@ -17,16 +17,7 @@ from titanflow.config.keys.bounds import bounded
 from titanflow.config.keys.training import TRAINING_SECTIONS
 from titanflow.files.origins import is_written, origin_of
 from titanflow.files.yaml_source import flatten
-
-STAGE_OF = {
-    "pretrain": "pretrain",
-    "pre_trainer": "pretrain",
-    "sft": "sft",
-    "post_trainer": "sft",
-    "evaluate": "evaluate",
-    "publish": "publish",
-}
-"""A module's stage by the module's name; Primus's names are known too."""
+from titanflow.runs.contract import StageKind
 
 
 @dataclass
@@ -35,12 +26,12 @@ class Module:
 
     ``config`` is complete: every section and key, defaults included; ``origins`` says where each dotted key's value
     comes from. For a training module, ``model_overrides`` is flat, ``model_args`` holds the arguments that the model
-    will be built with, and ``base`` is what an sft starts from. ``named`` holds the framework and the files (paths to
-    open) that its entry in the experiment names, each with its origin.
+    will be built with, and ``base`` is what it starts from, if not from random weights. ``named`` holds the framework
+    and the files (paths to open) that its entry in the experiment names, each with its origin.
     """
 
     name: str
-    stage: str
+    kind: StageKind
     framework: str
     config: dict[str, Any]
     origins: dict[str, str]
@@ -75,15 +66,15 @@ class Module:
 
 
 @cache
-def stage_schema(stage: str, read: Callable[[type], Schema] = dataclass_schema) -> Schema:
-    """The schema of a stage's config, with the bounds of its numbers.
+def stage_schema(kind: StageKind, read: Callable[[type], Schema] = dataclass_schema) -> Schema:
+    """The schema of a kind of stage's config, with the bounds of its numbers.
 
     ``read`` makes the schema of a dataclass: that of :mod:`titanflow.config.keys.docs` has each key's text, and takes
     longer.
     """
-    if stage == "publish":
+    if kind == "publish":
         return read(Publish)
-    if stage == "evaluate":
+    if kind == "evaluate":
         return bounded(read(Evaluate), bounds.EVALUATE)
     merged = merge_schemas(inline(load_snapshot()["job_config"]), read(TRAINING_SECTIONS))
     return bounded(merged, bounds.TRAINING)

@@ -14,6 +14,7 @@ from titanflow.files.interpolation import interpolate
 from titanflow.files.json_source import GIVEN, parse_tree
 from titanflow.files.toml_source import read_toml
 from titanflow.files.yaml_source import Leaf, Tree, display, first_origin, in_one_line, merge, read_tree, remade
+from titanflow.runs.contract import StageKind
 
 DATA = ("data", "validation_data")
 """The sections that a data file may be."""
@@ -69,11 +70,11 @@ class ModuleFiles:
             self.tree = merge(self.tree, over)
 
 
-def merge_files(entry: Entry, configs: ConfigTree, stage: str, framework: str) -> ModuleFiles:
+def merge_files(entry: Entry, configs: ConfigTree, kind: StageKind, framework: str) -> ModuleFiles:
     """Reads the files of an entry, and merges them with what the experiment and its settings say."""
-    launcher = {"launcher": entry.launcher} if entry.launcher and stage != "publish" else {}
+    launcher = {"launcher": entry.launcher} if entry.launcher and kind != "publish" else {}
     files, model = ModuleFiles(configs, launcher), entry.spec.get("model")
-    files.lay_over(_module_file(files, entry, stage, framework))
+    files.lay_over(_module_file(files, entry, kind, framework))
     files.lay_over(files.read(model, configs.room("models", framework), f"{entry.key}.model", "model"))
     files.lay_over({"model": model} if isinstance(model, dict) else None)
     for name in DATA:
@@ -83,20 +84,22 @@ def merge_files(entry: Entry, configs: ConfigTree, stage: str, framework: str) -
         if section is not None:
             files.tree = {**files.tree, name: section}
     files.lay_over(entry.spec.get("overrides"))
+    if isinstance(base := entry.spec.get("base"), Leaf) and base.value is not None:
+        files.lay_over({"sft": {"base": base}})
     files.lay_over(entry.settings)
     for name in DATA:
         _read_mixture(files, name, entry.name)
     return files
 
 
-def _module_file(files: ModuleFiles, entry: Entry, stage: str, framework: str) -> Tree | None:
+def _module_file(files: ModuleFiles, entry: Entry, kind: StageKind, framework: str) -> Tree | None:
     """The module's file: the named one, none for null, or the stage's own where nothing is written."""
     config, key, room = entry.spec.get("config"), f"{entry.key}.config", files.configs.room("modules", framework)
     if isinstance(config, dict):
         hint = f"write the module's own settings under `overrides`: `{in_one_line({'overrides': config})}`"
         files.problems.append(Problem("found a mapping", key, first_origin(config), "the name of a module file", hint))
     elif config is None:
-        config = Leaf(f"{stage}.yaml", "default")
+        config = Leaf(f"{kind}.yaml", "default")
         path = room.file(config, key)
         files.warnings.append(f"{key} isn't set, so {display(path)} is taken; `config: null` takes none")
     return files.read(config, room, key, "config")

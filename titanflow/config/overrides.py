@@ -13,10 +13,12 @@ from titanflow.config.files.foreign_names import foreign_hint
 from titanflow.config.files.scheduler_names import scheduler_hint
 from titanflow.config.files.schema import closest, dataclass_schema, known_keys
 from titanflow.config.keys.experiment import ExperimentSpec
-from titanflow.config.module import STAGE_OF, stage_schema
+from titanflow.config.module import stage_schema
+from titanflow.config.stages import kind_of
 from titanflow.files.yaml_source import Leaf, Tree, as_tree, may_be_text, parse_mapping, parse_scalar, set_leaf
+from titanflow.runs.contract import StageKind
 
-FILE_KEYS = ("framework", "config", "model", "data", "validation_data")
+FILE_KEYS = ("framework", "stage", "base", "config", "model", "data", "validation_data")
 """Keys of a module that name a file; with keys below them they are sections."""
 
 
@@ -100,51 +102,54 @@ def lay_over(experiment: Tree, settings: Iterable[Setting]) -> tuple[dict[str, T
 def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Setting) -> Problem | None:
     # Keys may be written as in the experiment's file, too: `modules.pretrain.model`.
     module, _, key = setting.key.removeprefix("modules.").partition(".")
-    if module not in specs or not isinstance(specs[module], dict):
-        return _place_at_top(experiment, list(specs), setting)
+    spec = specs.get(module)
+    if not isinstance(spec, dict):
+        return _place_at_top(experiment, specs, setting)
     if not key:
         return Problem("names a module, not a value in it", key=setting.key, origin=setting.origin)
     # And so may those below its overrides: `modules.pretrain.overrides.training.steps`.
-    target = specs[module] if _is_of_spec(module, key, setting.tree) else over[module]
+    target = spec if _is_of_spec(kind_of(module, spec), key, setting.tree) else over[module]
     set_leaf(target, key.removeprefix("overrides."), setting.tree)
     return None
 
 
-def _is_of_spec(module: str, key: str, value: Leaf | Tree) -> bool:
+def _is_of_spec(kind: StageKind | None, key: str, value: Leaf | Tree) -> bool:
     """Whether a module's key belongs to its entry in the experiment's file, rather than to its stage's config."""
     if key in FILE_KEYS:
         # A section is laid over the file's content. A publication's `model` is the name of a stage.
-        return isinstance(value, Leaf) and not (key == "model" and STAGE_OF.get(module) == "publish")
+        return isinstance(value, Leaf) and not (key == "model" and kind == "publish")
     return key == "params" or key.startswith("params.")
 
 
-def _place_at_top(experiment: Tree, modules: list[str], setting: Setting) -> Problem | None:
+def _place_at_top(experiment: Tree, specs: Tree, setting: Setting) -> Problem | None:
     known = [key for key in known_keys(dataclass_schema(ExperimentSpec)) if key != "modules"]
     if setting.key in known:
         set_leaf(experiment, setting.key, setting.tree)
         return None
-    hint = _by_stage(setting.key, modules) or scheduler_hint(setting.key, setting.value, known, "")
+    kinds, modules = {name: kind_of(name, spec) for name, spec in specs.items()}, list(specs)
+    hint = _by_kind(setting.key, kinds) or scheduler_hint(setting.key, setting.value, known, "")
     hint = hint or foreign_hint([setting.key], known, "")
     if not hint:
         near = closest(setting.key, known)
-        named = [f"{module}.{one}" for module in modules if (one := _key_of(module, setting.key))]
+        named = [f"{module}.{one}" for module in modules if (one := _key_of(kinds[module], setting.key))]
         misspelt = "" if named else did_you_mean(setting.key.removeprefix("modules.").partition(".")[0], modules)
         starts = f"a module's key starts with the module: {', '.join(named or modules)}"
         hint = f"did you mean `{near}`?" if near else misspelt or starts
     return Problem("unknown key", key=setting.key, origin=setting.origin, hint=hint)
 
 
-def _key_of(module: str, key: str) -> str:
+def _key_of(kind: StageKind | None, key: str) -> str:
     """A module's key that begins with the same section or, without a section, has the same name; empty without one."""
-    known = known_keys(stage_schema(STAGE_OF[module])) if module in STAGE_OF else []
+    known = known_keys(stage_schema(kind)) if kind is not None else []
     same = next((one for one in known if one.rpartition(".")[2] == key), "")
     return key if key.partition(".")[0] in known else same
 
 
-def _by_stage(key: str, modules: list[str]) -> str:
+def _by_kind(key: str, kinds: Mapping[str, StageKind | None]) -> str:
     """A hint where a key begins with another name of a stage than its module has here."""
     named, _, rest = key.removeprefix("modules.").partition(".")
-    own = next((module for module in modules if STAGE_OF.get(module) == STAGE_OF.get(named, named)), None)
-    if own is None and rest and named in STAGE_OF:
+    meant = kind_of(named, None)
+    own = next((module for module, kind in kinds.items() if kind is not None and kind == meant), None)
+    if own is None and rest and meant is not None:
         return f"the experiment has no {named}: modules: {{{named}: {{…}}}} adds the stage"
     return f"did you mean `{own}.{rest}`?" if own and rest else ""

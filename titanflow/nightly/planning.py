@@ -75,7 +75,7 @@ def newest_parent(runs: Path, day: str, config: Experiment) -> Parent | None:
     A night that the gate held back counts: it wasn't surely better than the published model, and more training is how
     the next one may become so. A night whose training failed has no result to continue from.
     """
-    if config.stage("pretrain") is None:
+    if not continued(config):
         origin = config.origins.get("nightly.start", "")
         hint = "a night that only fine-tunes starts from its base; set nightly.start: anew"
         raise ConfigError(Problem("there is no pretraining to continue", "nightly.start", origin, hint=hint))
@@ -83,12 +83,20 @@ def newest_parent(runs: Path, day: str, config: Experiment) -> Parent | None:
     return next((parent for folder in earlier if (parent := as_parent(folder))), None)
 
 
+def continued(config: Experiment) -> str:
+    """The name of the pretraining that goes on from night to night: the first, which has no base; empty without one."""
+    found = (module for module in config.modules.values() if module.kind == "pretrain" and module.base is None)
+    return next((module.name for module in found), "")
+
+
 def as_parent(folder: Path) -> Parent | None:
     """A night's finished pretraining; None if there is none, or its checkpoint is gone."""
-    stage, record = folder / "pretrain", Manifest.open(folder).stages.get("pretrain")
+    manifest = Manifest.open(folder)
+    name = next(iter(manifest.of_kind("pretrain")), "")
+    record = manifest.stages.get(name)
     if record is None or not record.finished:
         return None
-    training = Training.of(stage)
+    training = Training.of(folder / name)
     if training is None or (result := training.result) is None or not (result.checkpoint / METADATA).is_file():
         return None
     run = training.run
@@ -102,8 +110,7 @@ def _continued(night: Night, config: Experiment) -> list[Setting]:
     The optimizer isn't carried on: the schedule warms up and decays each night, and moments gathered at the end of a
     decay are no guide to its beginning.
     """
-    module, parent = config.stage("pretrain"), night.parent
-    assert module is not None
+    module, parent = config.modules[continued(config)], night.parent
     assert parent is not None
     origin = f"night {night.date}, which continues {parent.run}"
     settings = [Setting(f"{module.name}.checkpoint.initial_load_path", str(parent.checkpoint), origin)]

@@ -13,6 +13,7 @@ from pathlib import Path
 from titanflow.common.file_lock import held, holder
 from titanflow.nightly.planning import as_parent, nights
 from titanflow.runs.contract import RESULT_FILE, RUN_FILE
+from titanflow.runs.manifest import Manifest
 from titanflow.runs.results import PublishResult, result_of
 
 REMOVING = ".removing-"
@@ -81,8 +82,12 @@ def remove_old(runs: Path, keep: int | None, tonight: str = "") -> Retention:
 
 
 def _is_published(folder: Path) -> bool:
-    result = result_of(folder / "publish")
-    return isinstance(result, PublishResult) and result.status == "published"
+    results = (result_of(folder / name) for name in Manifest.open(folder).of_kind("publish"))
+    return any(isinstance(result, PublishResult) and result.status == "published" for result in results)
+
+
+def _is_pretraining(stage: Path) -> bool:
+    return stage.name in Manifest.open(stage.parent).of_kind("pretrain")
 
 
 def _built_upon(folder: Path) -> str:
@@ -92,7 +97,7 @@ def _built_upon(folder: Path) -> str:
     """
     for path in sorted(folder.parent.parent.glob(f"*/*/*/{RUN_FILE}")):
         stage = path.parent
-        if stage.parent == folder or (stage.name == "pretrain" and (stage / RESULT_FILE).exists()):
+        if stage.parent == folder or (_is_pretraining(stage) and (stage / RESULT_FILE).exists()):
             continue
         # YAML may fold a long path over two lines.
         if f"{folder}/" in " ".join(path.read_text(encoding="utf-8").split()):

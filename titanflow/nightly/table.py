@@ -16,7 +16,6 @@ from titanflow.common.quantities import duration
 from titanflow.files.own_files import read_mapping, readable
 from titanflow.nightly.night import Night
 from titanflow.nightly.planning import nights
-from titanflow.runs.contract import STAGES
 from titanflow.runs.errors import ERROR_FILE, StageError
 from titanflow.runs.manifest import Manifest
 from titanflow.runs.results import (
@@ -101,7 +100,8 @@ def _is_address(text: str) -> bool:
 def _row(night: Night, folder: Path) -> NightRow:
     row = NightRow(night.date, night.run, night.state, continues=night.parent.run if night.parent else "")
     row.cause, row.seconds = _first_line(night.message), _seconds(night)
-    results = {stage: result for stage in STAGES if (result := result_of(folder / stage)) is not None}
+    stages = Manifest.open(folder).stages
+    results = {result.kind: result for stage in stages if (result := result_of(folder / stage)) is not None}
     training = [result for result in results.values() if isinstance(result, TrainResult)]
     row.loss = training[-1].loss if training else None
     evaluation, published = results.get("evaluate"), results.get("publish")
@@ -111,7 +111,7 @@ def _row(night: Night, folder: Path) -> NightRow:
         row.comparisons = published.gate.comparisons if published.gate else []
         row.against = published.gate.reason if published.gate and published.gate.passed else ""
         row.link = published.pull_request or (published.location if published.status == "published" else "")
-    row.wandb = newest_url(folder / stage for stage in STAGES)
+    row.wandb = newest_url(folder / stage for stage in stages)
     row.link = row.link or (str(folder / "report.html") if (folder / "report.html").exists() else "")
     if not row.state:
         row.state, row.cause = _without_an_end(folder, published)
@@ -124,11 +124,11 @@ def _without_an_end(folder: Path, published: StageResult | None) -> tuple[str, s
         return "running", ""
     if isinstance(published, PublishResult):
         return published.status, published.gate.reason if published.gate and not published.gate.passed else ""
-    for stage in STAGES:
+    stages = Manifest.open(folder).stages
+    for stage in stages:
         if (folder / stage / ERROR_FILE).is_file():
             error = StageError.read(folder / stage)
             return "failed", f"{stage}: {error.type}: {_first_line(error.message)}"
-    stages = Manifest.open(folder).stages
     begun = [stage for stage, record in stages.items() if not record.finished]
     if stages and not begun and _planned(folder) == set(stages):
         return "finished", ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from titanflow.common.digests import digest
 from titanflow.config.checks.module import has_data
@@ -13,7 +13,7 @@ from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
 from titanflow.data.fingerprints import data_files, data_name
 from titanflow.files.yaml_source import display
-from titanflow.runs.contract import DataOrigin, StageName, StageRun
+from titanflow.runs.contract import DataOrigin, StageRun
 from titanflow.runs.inputs import SourceFile
 
 SECTIONS = {"data": "train", "validation_data": "validation"}
@@ -43,7 +43,7 @@ def data_origins(experiment: Experiment) -> list[DataOrigin]:
     """The sources of all rows that are trained on, in the order of the modules."""
     return [
         DataOrigin(
-            stage=cast(StageName, module.stage),
+            stage=module.name,
             name=data_name(data),
             member=key.partition(".mixture.sources.")[2],
             dataset=data.get("dataset") or "",

@@ -24,7 +24,7 @@ from titanflow.planning.preparation import Preparation
 from titanflow.publish.settings import read_settings
 from titanflow.publish.signing.key import read_sign_key
 from titanflow.runs.contract import StageRun
-from titanflow.runs.inputs import StageInputs
+from titanflow.runs.inputs import PARENT, StageInputs
 
 NO_EFFECT = {
     "launcher",
@@ -72,20 +72,19 @@ def stage_inputs(
     ``parents`` are the fingerprints of the stages that it reads, ``recorded`` its inputs when it ran before.
     """
     inputs = StageInputs()
-    if run.stage == "prepare":
+    if run.kind == "prepare":
         for folder in sorted(map(str, preparation.folders())):
             inputs.add(f"prepare.{Path(folder).name}", folder)
         return inputs
-    module = experiment.stage(run.stage)
-    assert module is not None
+    module = experiment.modules[run.stage]
     _add_config(inputs, module, run)
     add_data(inputs, module, preparation)
     if module.trains:
         _add_training(inputs, module, run)
-    if run.stage == "evaluate":
+    if run.kind == "evaluate":
         _add_tasks(inputs, module, run, recorded.values if recorded else {})
         _add_models(inputs, module, run)
-    if run.stage == "publish" and (key := read_sign_key(read_settings(run))):
+    if run.kind == "publish" and (key := read_sign_key(read_settings(run))):
         inputs.add(f"{module.name}.sign_key: public key", key.fingerprint, module.origins.get("sign_key", ""))
     for one in run.trained_on:
         # What is stated of a source changes the card, and no stage before.
@@ -94,7 +93,7 @@ def stage_inputs(
         for name in filter(stated.get, stated):
             inputs.add(f"{section}.{name}", stated[name])
     for stage, fingerprint in parents.items():
-        inputs.add(f"parent.{stage}", fingerprint)
+        inputs.add(f"{PARENT}{stage}", fingerprint)
     inputs.add("version.titanflow", titanflow.__version__, "installed")
     inputs.add("version.torchtitan", load_snapshot()["torchtitan"], "installed")
     return inputs

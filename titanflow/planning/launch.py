@@ -13,9 +13,9 @@ from titanflow.config.experiment import Experiment
 from titanflow.files.json_source import GIVEN
 from titanflow.files.yaml_source import display
 from titanflow.runs import torchrun
-from titanflow.runs.contract import RUN_FILE, StageRun
+from titanflow.runs.contract import RUN_FILE, StageKind, StageRun
 
-MODULES = {
+MODULES: dict[StageKind, str] = {
     "prepare": "titanflow.data.prepare",
     "pretrain": "titan.train.train",
     "sft": "titan.train.train",
@@ -29,7 +29,7 @@ OF_PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", "PYTHONSAFEPATH": "1"}
 
 
 def command(run: StageRun) -> list[str]:
-    program = ["-m", MODULES[run.stage], str(run.folder / RUN_FILE)]
+    program = ["-m", MODULES[run.kind], str(run.folder / RUN_FILE)]
     if not is_under_torchrun(run):
         return [sys.executable, *program]
     return [_python(run), "-m", torchrun.MODULE, *torchrun.arguments(run.config), *program]
@@ -43,7 +43,7 @@ def _python(run: StageRun) -> str:
 
 
 def is_under_torchrun(run: StageRun) -> bool:
-    return run.stage != "prepare"
+    return run.kind != "prepare"
 
 
 def environment(run: StageRun, config: Experiment) -> dict[str, str]:

@@ -17,13 +17,13 @@ from titanflow.common.errors import ConfigError, Problem
 from titanflow.planning.cluster.job_checks import job_problems, pod_problems
 from titanflow.planning.launch import MODULES, is_under_torchrun
 from titanflow.runs import torchrun
-from titanflow.runs.contract import StageRun
+from titanflow.runs.contract import StageKind, StageRun
 from titanflow.runs.tracker_record import TITLES, asked_trackers
 
 if TYPE_CHECKING:
     from titanflow.planning.stage_plan import StagePlan
 
-PACKAGES = {
+PACKAGES: dict[StageKind, tuple[str, ...]] = {
     "prepare": ("datasets", "tokenizers"),
     "pretrain": ("torch", "torchtitan"),
     "sft": ("torch", "torchtitan"),
@@ -71,11 +71,11 @@ def launch_problems(run: StageRun) -> list[Problem]:
     extra: tuple[str, ...] = ("vllm",) if run.config.get("backend") == "vllm" else ()
     if run.config.get("gguf"):
         extra, hint = GGUF_PACKAGES, 'install them: `pip install "titanflow[gguf]"`; or leave publish.gguf out'
-    missing = [name for name in (*PACKAGES[run.stage], *extra) if importlib.util.find_spec(name) is None]
+    missing = [name for name in (*PACKAGES[run.kind], *extra) if importlib.util.find_spec(name) is None]
     problems = [Problem(f"there is no package {name!r}", key, expected=here, hint=hint) for name in missing]
     problems += [*tracker_problems(run), *pod_problems(run)]
-    if not is_importable(MODULES[run.stage]):
-        problems.append(Problem(f"there is no module {MODULES[run.stage]!r}", key, expected=here, hint=hint))
+    if not is_importable(MODULES[run.kind]):
+        problems.append(Problem(f"there is no module {MODULES[run.kind]!r}", key, expected=here, hint=hint))
     if is_under_torchrun(run) and "torch" not in missing and not is_importable(torchrun.MODULE):
         problems.append(Problem("this torch has no torchrun", key, expected=torchrun.MODULE, hint=hint))
     launcher = run.config.get("launcher") or {}
@@ -95,7 +95,7 @@ def tracker_problems(run: StageRun) -> list[Problem]:
     problems = []
     for tracker in asked_trackers(run.config):
         if importlib.util.find_spec(tracker) is None:
-            key = tracker if run.stage == "evaluate" else f"metrics.enable_{tracker}"
+            key = tracker if run.kind == "evaluate" else f"metrics.enable_{tracker}"
             package = "wandb" if tracker == "wandb" else f"'titanflow[{tracker}]'"
             hint = f"pip install {package}, or set it to false"
             found = f"found true, and {TITLES[tracker]}'s package {tracker!r} is not installed"
@@ -115,7 +115,7 @@ def is_importable(module: str) -> bool:
 def torchrun_problems(plans: Iterable[StagePlan]) -> list[Problem]:
     """What torchrun's own parser refuses in each stage's command; imports torch, in a process of its own."""
     tried = {
-        plan.stage: [*torchrun.arguments(plan.run.config), "-m", MODULES[plan.stage]]
+        plan.stage: [*torchrun.arguments(plan.run.config), "-m", MODULES[plan.kind]]
         for plan in plans
         if is_under_torchrun(plan.run)
     }

@@ -18,14 +18,16 @@ from titanflow.config.device import stage_device
 from titanflow.config.division import validation_note
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.keys.experiment import name_problem
+from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
+from titanflow.config.stages import BASE, base_folder
 from titanflow.nightly.night import Night
-from titanflow.nightly.planning import as_night
+from titanflow.nightly.planning import as_night, continued
 from titanflow.planning.cluster.job_words import job_words
 from titanflow.planning.data_mistakes import check_streams
 from titanflow.planning.data_source import data_origins, unstated_licenses
 from titanflow.planning.evaluation.during import FOLDER, during_modules, during_run
-from titanflow.planning.evaluation.models import BASE, check_models, check_publishable
+from titanflow.planning.evaluation.models import check_models, check_publishable
 from titanflow.planning.evaluation.tasks import check_during, check_tasks
 from titanflow.planning.forecast.forecasts import add_forecasts
 from titanflow.planning.inputs import stage_inputs
@@ -38,7 +40,7 @@ from titanflow.planning.stage_plan import Plan, StagePlan
 from titanflow.planning.state import StageStates, parents
 from titanflow.publish.private import data_secrets
 from titanflow.publish.settings import read_settings
-from titanflow.runs.contract import STAGES, PreparedData, StageName, StageRun
+from titanflow.runs.contract import PREPARE, PreparedData, StageRun
 from titanflow.runs.manifest import Manifest
 
 DEFAULT_RUN = "main"
@@ -81,40 +83,39 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
     states = StageStates(manifest, preparation, config.spec.on_stale)
     stages: list[StagePlan] = []
     # Prepare is planned last: a model of the Hub is fetched only for a stage that still loads it.
-    for stage in sorted(STAGES, key="prepare".__eq__):
-        if stage == "prepare":
+    for stage in (*config.modules, PREPARE):
+        if stage == PREPARE:
             preparation.bring_weights(config, {plan.stage for plan in stages if plan.state != "CACHED"})
         stage_run = _stage_run(stage, config, name, folder, preparation)
         if stage_run is None:
             continue
-        made_of: dict[str, str] = {plan.stage: plan.run.fingerprint for plan in parents(stage_run, manifest, stages)}
+        made_of = {plan.stage: plan.run.fingerprint for plan in parents(stage_run, stages)}
         before = manifest.stages.get(stage)
         inputs = stage_inputs(stage_run, made_of, config, preparation, before.inputs if before else None)
-        if parent := night.parent if night is not None and stage == "pretrain" else None:
+        goes_on = night is not None and stage == continued(config)
+        if parent := night.parent if night is not None and goes_on else None:
             inputs.add("night.parent", parent.digest, "the night before")
         stage_run.fingerprint = inputs.fingerprint
         found = states.of(stage_run, inputs, stages)
         # Later stages are made from the kept output, so use its fingerprint.
         stage_run.fingerprint = found.made_from or stage_run.fingerprint
         plan = StagePlan(stage, found.state, found.reason, stage_run, inputs=inputs, changes=found.changes)
-        if stage == "pretrain" and night is not None:
+        if night is not None and goes_on:
             plan.continues = {f"{parent.run}/{stage}": parent.digest} if parent else {}
             plan.reason += f"; {night.described}" if found.state == "RUN" else ""
-        if found.state == "RUN" and (note := validation_note(config.stage(stage))):
+        if found.state == "RUN" and (note := validation_note(config.modules.get(stage))):
             plan.reason += f"; {note}"
         if plan.is_job and found.state != "CACHED":
             plan.reason += f"; as {job_words(stage_run.config['launcher'])}"
         if plan.pool and found.state != "CACHED":
             plan.reason += f"; in pool {plan.pool}"
         plan.command, plan.env, plan.kept = command(stage_run), environment(stage_run, config), found.kept
-        module = config.stage(stage)
-        if module is not None and (evaluation := derived.get(f"{module.name}.{FOLDER}")):
+        if evaluation := derived.get(f"{stage}.{FOLDER}"):
             plan.during = during_run(stage_run, evaluation, preparation.data.get(evaluation.name))
             scored += [(evaluation, plan.during)] if plan.state != "CACHED" else []
         stages.append(plan)
-    stages.sort(key=lambda plan: STAGES.index(plan.stage))
-    at_work = [config.stage(plan.stage) for plan in stages if plan.state != "CACHED"]
-    check_streams(module for module in at_work if module is not None)
+    stages.sort(key=lambda plan: plan.stage != PREPARE)
+    check_streams(config.modules[plan.stage] for plan in stages if plan.state != "CACHED" and plan.stage != PREPARE)
     check_beginnings(stages, preparation.initial, config)
     _check_devices(stages, config, runs_here)
     config.warnings += check_tasks(stages, config.modules)
@@ -129,7 +130,7 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
 def _check_devices(stages: list[StagePlan], config: Experiment, runs_here: bool) -> None:
     refused: list[Problem] = []
     for plan in stages:
-        module = config.stage(plan.stage)
+        module = config.modules.get(plan.stage)
         if module is None or plan.state == "CACHED":
             continue
         launcher = module.config.get("launcher") or {}
@@ -186,37 +187,30 @@ def check_run_name(name: str) -> str:
     return name
 
 
-def _stage_run(
-    stage: StageName, config: Experiment, run: str, folder: Path, preparation: Preparation
-) -> StageRun | None:
+def _stage_run(stage: str, config: Experiment, run: str, folder: Path, preparation: Preparation) -> StageRun | None:
     common: dict[str, Any] = {"stage": stage, "experiment": config.exp_name, "run": run, "folder": folder / stage}
     common |= config.who
-    if stage == "prepare":
+    if stage == PREPARE:
         own = ((key.partition("."), origin) for key, origin in config.origins.items())
-        origins = {key: origin for (section, _, key), origin in own if section == "prepare"}
+        origins = {key: origin for (section, _, key), origin in own if section == PREPARE}
         return StageRun(**common, config=preparation.config, origins=origins) if preparation.folders() else None
-    module = config.stage(stage)
-    if module is None:
-        return None
-    stages = {other.stage: folder / other.stage for other in config.modules.values() if other.stage != stage}
-    sft = config.stage("sft")
-    if stage == "evaluate":
+    module = config.modules[stage]
+    if module.kind == "evaluate":
         check_models(module, config, folder.parent.parent)
-        if publish := config.stage("publish"):
+        if publish := config.of_kind("publish"):
             check_publishable(module, publish)
-        if sft is not None and sft.base is not None and sft.base.folder is not None:
-            stages[BASE] = sft.base.folder
     stage_run = StageRun(
         **common,
+        kind=module.kind,
         config=with_weights(module.config, preparation.initial.get(module.name)),
         model_overrides=module.model_overrides,
         origins=module.origins,
         tokenizer=preparation.tokenizers.folders.get(module.name),
         data=preparation.data.get(module.name, PreparedData()),
-        base=module.base.folder or folder / config.modules[module.base.stage].stage if module.base else None,
-        stages=stages,
+        base=module.base.folder or folder / module.base.stage if module.base else None,
+        stages=_stage_folders(module, config, folder),
     )
-    if stage == "publish":
+    if module.kind == "publish":
         stage_run.trained_on = data_origins(config)
         if problems := data_secrets(config.modules.values()):
             raise ConfigError(problems)
@@ -224,3 +218,16 @@ def _stage_run(
             raise ConfigError(problems)
         read_settings(stage_run)
     return stage_run
+
+
+def _stage_folders(module: Module, config: Experiment, folder: Path) -> dict[str, Path]:
+    """The folders of a run's other stages, and those of what an evaluation calls the base and a publication its scores.
+
+    ``folder`` is the run's.
+    """
+    found = {name: folder / name for name in config.modules if name != module.name}
+    if module.kind == "publish" and (evaluate := config.of_kind("evaluate")):
+        found["evaluate"] = folder / evaluate.name
+    if module.kind == "evaluate" and (base := base_folder(config.modules, folder)):
+        found[BASE] = base
+    return found

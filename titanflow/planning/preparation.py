@@ -79,10 +79,11 @@ class Preparation:
         """Adds the Hub's weights that the stages ``at_work`` load; a finished stage needs none."""
         for module in experiment.modules.values():
             initial, base = self.initial.get(module.name), module.base
-            loaded = {module.stage: initial.folder if initial else None}
+            loaded = {module.name: initial.folder if initial else None}
             if base is not None and base.in_hf:
                 # An evaluation scores the base beside the fine-tuned model.
-                loaded = dict.fromkeys((module.stage, "evaluate"), base.folder)
+                evaluate = experiment.of_kind("evaluate")
+                loaded = dict.fromkeys((module.name, evaluate.name if evaluate else ""), base.folder)
             needed = [folder for stage, folder in loaded.items() if stage in at_work and folder is not None]
             if plan := download_plan(needed[0]) if needed else None:
                 self.config["weights"].append(plan)

@@ -14,7 +14,7 @@ from titanflow.nightly.night import Night
 from titanflow.planning.forecast.forecast import Forecast
 from titanflow.planning.origin.inheritance import inheritance_table
 from titanflow.runs.changes import Change
-from titanflow.runs.contract import StageName, StageRun
+from titanflow.runs.contract import StageKind, StageRun
 from titanflow.runs.inputs import StageInputs
 from titanflow.runs.results import InheritanceRow
 
@@ -30,7 +30,7 @@ class StagePlan:
     the evaluation of a training's checkpoints while it trains, if any is asked for.
     """
 
-    stage: StageName
+    stage: str
     state: StageState
     reason: str
     run: StageRun
@@ -42,6 +42,10 @@ class StagePlan:
     forecast: Forecast | None = None
     continues: dict[str, str] = field(default_factory=dict)
     during: StageRun | None = None
+
+    @property
+    def kind(self) -> StageKind:
+        return self.run.kind
 
     @property
     def pool(self) -> str:
@@ -72,9 +76,13 @@ class Plan:
     def stage(self, name: str) -> StagePlan | None:
         return next((stage for stage in self.stages if stage.stage == name), None)
 
+    def of_kind(self, kind: StageKind) -> StagePlan | None:
+        """The first stage of a kind."""
+        return next((stage for stage in self.stages if stage.kind == kind), None)
+
     def inheritance(self, stage: StagePlan) -> list[InheritanceRow]:
         """What a fine-tuning stage would keep and change of its base; empty for other stages."""
-        module = self.config.stage(stage.stage) if self.config else None
+        module = self.config.modules.get(stage.stage) if self.config else None
         return inheritance_table(module.base, stage.run) if module is not None and module.base is not None else []
 
     @property
@@ -93,6 +101,7 @@ class Plan:
             "stages": [
                 {
                     "stage": stage.stage,
+                    "kind": stage.kind,
                     "state": stage.state,
                     "reason": stage.reason,
                     "fingerprint": stage.run.fingerprint,

@@ -46,10 +46,10 @@ class StageStates:
     check: OutputCheck = field(default_factory=OutputCheck)
 
     def of(self, run: StageRun, inputs: StageInputs, earlier: Sequence[StagePlan]) -> Verdict:
-        if run.stage == "prepare":
+        if run.kind == "prepare":
             return self._of_prepare(run)
         step, is_finished = newest_step(run.folder), (run.folder / RESULT_FILE).exists()
-        again = runs_again(run, self.manifest, earlier)
+        again = runs_again(run, earlier)
         if step is None and not is_finished:
             return Verdict("RUN", f"after {again}" if again else self._why_unmade(run))
         record = self._record(run)
@@ -124,28 +124,36 @@ def _looked_at(result: PrepareResult, preparation: Preparation) -> bool:
     return all(Path(dataset["folder"]).name in noted for dataset in preparation.config["datasets"])
 
 
-def runs_again(run: StageRun, manifest: Manifest, earlier: Sequence[StagePlan]) -> str:
+def runs_again(run: StageRun, earlier: Sequence[StagePlan]) -> str:
     """The last earlier stage that isn't cached and whose result this one reads; empty if there is none."""
-    again = [plan.stage for plan in parents(run, manifest, earlier) if plan.state != "CACHED"]
+    again = [plan.stage for plan in parents(run, earlier) if plan.state != "CACHED"]
     return again[-1] if again else ""
 
 
-def parents(run: StageRun, manifest: Manifest, earlier: Sequence[StagePlan]) -> list[StagePlan]:
-    if run.stage == "sft" and run.base != manifest.folder / "pretrain":
-        return []
-    return [plan for plan in earlier if plan.stage != "prepare"]
+def parents(run: StageRun, earlier: Sequence[StagePlan]) -> list[StagePlan]:
+    """The stages whose results a stage is made from: its base, or the models that it names, with their own parents.
+
+    A publication is made from the scores, too. Models by their folder may be any stage's.
+    """
+    models = run.config.get("models")
+    if run.kind == "evaluate" and not isinstance(models, list):
+        return [plan for plan in earlier if plan.run.trains]
+    named = [run.base] if run.trains else [run.stages.get(name) for name in models or [run.config.get("model")]]
+    own = [plan for plan in earlier if plan.run.folder in named or (run.kind == "publish" and plan.kind == "evaluate")]
+    before = {other.stage for plan in own for other in parents(plan.run, earlier)}
+    return [plan for plan in earlier if plan in own or plan.stage in before]
 
 
 def _made_nothing(run: StageRun) -> str:
     """Why a finished publish stage published nothing; empty if it did, and for other stages."""
-    result = read_result(run.folder) if run.stage == "publish" else None
+    result = read_result(run.folder) if run.kind == "publish" else None
     status = result.status if isinstance(result, PublishResult) else "published"
     return {"held back": "the gate held it back", "dry run": "it was a dry run"}.get(status, "")
 
 
 def _done_again(run: StageRun) -> str:
     """Why a finished stage runs again although its inputs didn't change; empty if it doesn't."""
-    if run.stage == "evaluate" and run.config["log_samples"] and not any(run.folder.glob("samples_*.jsonl")):
+    if run.kind == "evaluate" and run.config["log_samples"] and not any(run.folder.glob("samples_*.jsonl")):
         return "its samples were not kept"
     # The model that the gate compares with may have changed.
     return _made_nothing(run)

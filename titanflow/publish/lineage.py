@@ -25,10 +25,10 @@ from titanflow.nightly.night import Night, Parent
 from titanflow.publish.bundle import Bundle, is_published
 from titanflow.publish.card.training_data import prepared_datasets
 from titanflow.publish.integrity import seal
-from titanflow.runs.contract import EXPORT_FOLDER, RESULT_FILE, RUN_FILE, TASKS_FOLDER, TRAINED, DataOrigin, StageRun
+from titanflow.runs.contract import EXPORT_FOLDER, RESULT_FILE, RUN_FILE, TASKS_FOLDER, DataOrigin, StageRun
 from titanflow.runs.manifest import Manifest, StageRecord
 from titanflow.runs.results import EvaluateResult, GateDecision, GgufFile, TrainResult, read_result, tracked_ids
-from titanflow.runs.training import finished_training
+from titanflow.runs.training import Training, finished_training
 
 TRAIN_FIELDS = {
     "step", "tokens", "first_loss", "loss", "validation_loss", "seq_len", "parameters", "trainable_parameters",
@@ -120,7 +120,7 @@ class Lineage:
     def began_with(self) -> str:
         """The model that the run began with: a repository, or the base of an sft without a pretraining."""
         first = self.trained[0]
-        rows = [] if first.name == "pretrain" else first.result.inheritance
+        rows = first.result.inheritance
         return self.base_model or next((row.base for row in rows if row.key == "weights"), "")
 
     @property
@@ -130,12 +130,11 @@ class Lineage:
 
 def read_lineage(run: StageRun, model: str) -> Lineage:
     origin = run.origins.get("model", "")
-    if model not in TRAINED or model not in run.stages:
-        known = " or ".join(name for name in TRAINED if name in run.stages) or "a run with a training stage"
+    if model not in run.stages:
+        known = " or ".join(trained_stages(run)) or "a run with a training stage"
         raise DataError(Problem(f"this run has no training stage {model!r}", "model", origin, known))
-    upto = TRAINED[: TRAINED.index(model) + 1]
-    trained = tuple(read_trained(name, run.stages[name]) for name in upto if name in run.stages)
-    published = trained[-1]
+    trained = tuple(read_chain(run, model))
+    upto, published = [stage.name for stage in trained], trained[-1]
     if published.export is None:
         result = published.result
         reason = export_refusal(result.model_name, result.model_args) or "it was trained without a tokenizer"
@@ -155,6 +154,19 @@ def read_lineage(run: StageRun, model: str) -> Lineage:
         continues=night.parent if night else None,
         trained_on=tuple(one for one in run.trained_on if one.stage in upto),
     )
+
+
+def read_chain(run: StageRun, model: str) -> list[TrainedStage]:
+    """The finished training stages of a run that lead to a model, first the one that began with none of them."""
+    last = read_trained(model, run.stages[model])
+    base = last.run.base
+    own = next((name for name, folder in run.stages.items() if folder == base and folder.name == name), None)
+    return [*(read_chain(run, own) if own else ()), last]
+
+
+def trained_stages(run: StageRun) -> list[str]:
+    """The names of a run's training stages, as the run of another stage of it knows them."""
+    return [name for name, folder in run.stages.items() if folder.name == name and Training.of(folder) is not None]
 
 
 def kept_keys(record: StageRecord) -> list[str]:

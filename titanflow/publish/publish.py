@@ -162,6 +162,7 @@ def to_folder(candidate: Candidate, run: StageRun) -> PublishResult:
     folder = expanded(settings.folder) if settings.folder else run.folder / "model"
     lineage = candidate.ask_gate(last_in_folder(folder, candidate.exported))
     result = PublishResult(
+        stage=run.stage,
         target="folder",
         location=str(folder),
         tag=tag_of(settings, run.experiment, run.run),
@@ -191,7 +192,9 @@ def to_hub(candidate: Candidate, run: StageRun) -> PublishResult:
     repository = Repository(hub_client(endpoint, token), repo_id, Caller(repo_id, token))
     tag = "" if settings.pull_request else tag_of(settings, run.experiment, run.run)
     location = f"{endpoint}/{repo_id}/tree/{tag or settings.revision}"
-    result = PublishResult(target="hub", location=location, repo_id=repo_id, tag=tag, status="held back")
+    result = PublishResult(
+        stage=run.stage, target="hub", location=location, repo_id=repo_id, tag=tag, status="held back"
+    )
     message = settings.commit_message or f"{run.experiment}, run {run.run}: {settings.model}"
     release = Release({}, settings.revision, message, settings.private, run.folder / DOWNLOADED, tag)
     for _ in range(DECISIONS):

@@ -9,7 +9,7 @@ from typing import Any
 
 from titanflow.common.errors import ConfigError, DataError, Problem
 from titanflow.report.reconcile import Reconciled, reconcile, wall_seconds
-from titanflow.runs.contract import METRICS_FILE, RESULT_FILE, RUN_FILE, STAGES, StageRun, told_from
+from titanflow.runs.contract import KIND_OF, METRICS_FILE, RESULT_FILE, RUN_FILE, StageKind, StageRun, told_from
 from titanflow.runs.errors import ERROR_FILE, StageError
 from titanflow.runs.manifest import MANIFEST_FILE, Manifest, StageRecord
 from titanflow.runs.metrics import EVALUATIONS_FILE, SAMPLES_FILE, read_metrics
@@ -31,6 +31,7 @@ class StageContents:
     """One stage: its plan and what it left behind; what is missing is None or empty."""
 
     name: str
+    kind: StageKind
     folder: Path
     planned: str = ""
     reason: str = ""
@@ -48,7 +49,7 @@ class StageContents:
     @property
     def state(self) -> str:
         if self.result is not None:
-            return getattr(self.result, "status", "finished") if self.name == "publish" else "finished"
+            return getattr(self.result, "status", "finished") if self.kind == "publish" else "finished"
         if self.error is not None:
             return "failed"
         return "unfinished" if self.record or self.metrics else "not begun"
@@ -72,8 +73,9 @@ class RunContents:
     manifest: Manifest
     stages: list[StageContents]
 
-    def stage(self, name: str) -> StageContents | None:
-        return next((stage for stage in self.stages if stage.name == name), None)
+    def of_kind(self, kind: StageKind) -> StageContents | None:
+        """The first stage of a kind."""
+        return next((stage for stage in self.stages if stage.kind == kind), None)
 
     @property
     def trained(self) -> list[tuple[StageContents, TrainResult]]:
@@ -82,17 +84,17 @@ class RunContents:
     @property
     def datasets(self) -> dict[str, Any]:
         """What the run noted of each folder of prepared rows, by its path."""
-        found = self.stage("prepare")
+        found = self.of_kind("prepare")
         return found.result.datasets if found and isinstance(found.result, PrepareResult) else {}
 
     @property
     def evaluation(self) -> EvaluateResult | None:
-        found = self.stage("evaluate")
+        found = self.of_kind("evaluate")
         return found.result if found and isinstance(found.result, EvaluateResult) else None
 
     @property
     def publication(self) -> PublishResult | None:
-        found = self.stage("publish")
+        found = self.of_kind("publish")
         return found.result if found and isinstance(found.result, PublishResult) else None
 
 
@@ -119,14 +121,20 @@ def read_contents(folder: Path) -> RunContents:
     manifest.work_group = manifest.work_group or plan.get("work_group", "")
     manifest.user_name = manifest.user_name or plan.get("user_name", "")
     planned = {stage["stage"]: stage for stage in plan.get("stages", [])}
-    names = [name for name in STAGES if name in planned or name in manifest.stages]
+    # Stages of an earlier config come behind those of the last plan.
+    names = dict.fromkeys([*planned, *manifest.stages])
     stages = [_stage(folder / name, planned.get(name, {}), manifest.stages.get(name)) for name in names]
     return RunContents(folder, manifest, stages)
+
+
+def _kind(name: str, planned: dict[str, Any], record: StageRecord | None) -> StageKind:
+    return planned.get("kind") or (record and record.kind) or KIND_OF.get(name, "pretrain")
 
 
 def _stage(folder: Path, planned: dict[str, Any], record: StageRecord | None) -> StageContents:
     return StageContents(
         name=folder.name,
+        kind=_kind(folder.name, planned, record),
         folder=folder,
         planned=planned.get("state", ""),
         reason=planned.get("reason", ""),

@@ -22,7 +22,7 @@ from rich.text import Text
 from titanflow.common.console import uncut
 from titanflow.common.errors import ConfigError, DataError, Problem, StageFailed
 from titanflow.planning.stage_plan import Plan
-from titanflow.runs.contract import StageRun
+from titanflow.runs.contract import PREPARE, StageRun
 
 if TYPE_CHECKING:
     from titanflow.data.dataset_info import DatasetInfo
@@ -143,7 +143,7 @@ def prepare_masks(plan: Plan, module: str | None = None) -> Masks:
         StageFailed: preparing failed otherwise; stderr says why.
     """
     run = _training_run(plan, module)
-    planned = plan.stage("prepare")
+    planned = plan.stage(PREPARE)
     assert planned is not None
     assert run.data.train is not None
     config = planned.run.config
@@ -156,7 +156,9 @@ def prepare_masks(plan: Plan, module: str | None = None) -> Masks:
     config = {**config, "weights": [], "datasets": datasets}
     Path(config["workspace"]).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        stage = StageRun(stage="prepare", experiment=plan.experiment, run=plan.run, folder=Path(folder), config=config)
+        stage = StageRun(
+            stage=PREPARE, kind=PREPARE, experiment=plan.experiment, run=plan.run, folder=Path(folder), config=config
+        )
         done = subprocess.run([sys.executable, "-m", "titanflow.data.prepare", str(stage.write())], check=False)
     if done.returncode:
         # The process has printed them; a repeated list of rows is hard to read.
@@ -169,7 +171,7 @@ def prepare_masks(plan: Plan, module: str | None = None) -> Masks:
 def _training_run(plan: Plan, module: str | None) -> StageRun:
     modules = plan.config.modules
     for one in modules.values() if module is None else [modules[module]]:
-        planned, section = plan.stage(one.stage), one.config.get("data") or {}
+        planned, section = plan.stage(one.name), one.config.get("data") or {}
         if one.trains and planned is not None and planned.run.data.train is not None and section.get("kind") == "chat":
             return planned.run
     found = f"{module or plan.experiment} trains on no conversations"

@@ -44,7 +44,7 @@ def write_report(folder: Path) -> Path:
 
 def render_report(folder: Path) -> str:
     run = read_contents(folder)
-    trained = [stage for stage in run.stages if stage.name in TRAINED]
+    trained = [stage for stage in run.stages if stage.kind in TRAINED]
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -64,7 +64,7 @@ def render_report(folder: Path) -> str:
             stage.name: [one for one in stage.evaluations if "failed" in one] for stage in trained if stage.evaluations
         },
         part=next((one["part"] for stage in trained for one in stage.evaluations if one.get("part")), ""),
-        answers={stage.name: found for stage in trained if (found := answers(stage.samples))},
+        answers={stage.name: given for stage in trained if (given := answers(stage.samples))},
         results=result_table(run),
         models=evaluated_models(run),
         seeds=seeds_text(run.evaluation.seeds) if run.evaluation else "",
@@ -85,5 +85,5 @@ def breakable(name: str) -> Markup:
 def run_state(run: RunContents) -> str:
     for stage in run.stages:
         if stage.state != "finished":
-            return stage.state if stage.name == "publish" and stage.result else f"{stage.name} {stage.state}"
+            return stage.state if stage.kind == "publish" and stage.result else f"{stage.name} {stage.state}"
     return "finished"

@@ -24,16 +24,15 @@ def unused_rows(plan: Plan, results: Iterable[TrainResult], options: str) -> lis
     """A line for each source and way in which its rows weren't used; ``options`` are the command line's of the run."""
     finished = [(run, one) for one in results if (run := StageRun.of(plan.folder / one.stage)) is not None]
     data = training_data([run for run, _ in finished], prepared_datasets(plan.folder))
-    lines = [line for one in data for line in _left_out(one, _look(plan, one, options))]
+    lines = [line for one in data for line in _left_out(one, _look(one, options))]
     return lines + [line for run, result in finished for line in _not_reached(run, result, data)]
 
 
-def _look(plan: Plan, one: TrainingData, options: str) -> str:
+def _look(one: TrainingData, options: str) -> str:
     """What shows the rows: the masks of chats, else the file that accounts for each file's rows."""
     if one.kind != "chat" or one.part != PARTS["train"]:
         return str(one.folder / DATASET_FILE)
-    module = plan.config.stage(one.stage) if plan.config else None
-    return f"titanflow masks {options} --module {shlex.quote(module.name if module is not None else one.stage)}"
+    return f"titanflow masks {options} --module {shlex.quote(one.stage)}"
 
 
 def _left_out(one: TrainingData, look: str) -> Iterator[Text]:

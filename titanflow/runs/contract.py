@@ -10,20 +10,25 @@ import signal
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from titanflow.common.errors import Problem
 from titanflow.common.files import write_text_atomically
 from titanflow.files.own_files import readable
 
-StageName = Literal["prepare", "pretrain", "sft", "evaluate", "publish"]
-STAGES: tuple[StageName, ...] = ("prepare", "pretrain", "sft", "evaluate", "publish")
-
-TRAINED: tuple[StageName, ...] = ("pretrain", "sft")
-"""The stages that train a model."""
+StageKind = Literal["prepare", "pretrain", "sft", "evaluate", "publish"]
+"""What a stage does. Its name is the module's, which may be another: an experiment may have two stages of a kind."""
+PREPARE: Literal["prepare"] = "prepare"
+"""The stage that belongs to no module: it makes the data of all."""
+KINDS: tuple[StageKind, ...] = get_args(StageKind)
+TrainedKind = Literal["pretrain", "sft"]
+"""The kinds of stages that train a model."""
+TRAINED: tuple[StageKind, ...] = get_args(TrainedKind)
+KIND_OF: dict[str, StageKind] = {**{kind: kind for kind in KINDS}, "pre_trainer": "pretrain", "post_trainer": "sft"}
+"""The names that say a stage's kind: the kinds themselves, and Primus's names."""
 
 RUN_FILE = "run.yaml"
 RESULT_FILE = "result.json"
@@ -62,10 +67,11 @@ class PreparedData(Strict):
 class DataOrigin(Strict):
     """A source of the rows that a stage trains on, as its config names it.
 
-    ``member`` is its name in a mixture, ``license`` and ``link`` are what the config states, if anything.
+    ``stage`` is the training's name, ``member`` its own in a mixture; ``license`` and ``link`` are what the config
+    states, if anything.
     """
 
-    stage: StageName
+    stage: str
     name: str
     member: str = ""
     dataset: str = ""
@@ -77,13 +83,15 @@ class DataOrigin(Strict):
 class StageRun(Strict):
     """``run.yaml``: everything a stage needs, resolved.
 
-    ``work_group`` and ``user_name`` say whose run it is and change no result. ``config`` has the module's sections as
-    the user may write them (of a training torchtitan's and this project's). ``model_overrides`` is flat, without the
-    prefix ``model.``. ``stages`` has the folders of this run's other stages, ``base`` that of the stage an sft starts
-    from. ``trained_on`` are the sources of the stages before a publishing, as they are stated when that begins.
+    ``stage`` is its name, ``kind`` what it does: unset, what the name says. ``work_group`` and ``user_name`` say whose
+    run it is and change no result. ``config`` has the module's sections as the user may write them (of a training
+    torchtitan's and this project's). ``model_overrides`` is flat, without the prefix ``model.``. ``stages`` has the
+    folders of this run's other stages, ``base`` that of the stage a training starts from. ``trained_on`` are the
+    sources of the stages before a publishing, as they are stated when that begins.
     """
 
-    stage: StageName
+    stage: str
+    kind: StageKind
     experiment: str
     run: str
     work_group: str = ""
@@ -99,6 +107,15 @@ class StageRun(Strict):
     base_digest: str = ""
     stages: dict[str, Path] = Field(default_factory=dict)
     trained_on: list[DataOrigin] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_after_its_kind(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return values if "kind" in values else {**values, "kind": KIND_OF.get(str(values.get("stage")))}
+
+    @property
+    def trains(self) -> bool:
+        return self.kind in TRAINED
 
     def placed(self, problems: Iterable[Problem]) -> list[Problem]:
         """Mistakes in the stage's config, each with the origin of its value."""

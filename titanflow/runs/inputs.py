@@ -29,6 +29,10 @@ class SourceFile(BaseModel):
         return f"sha256 {self.sha256[:8]}, {self.bytes:,} bytes, {self.modified}"
 
 
+PARENT = "parent."
+"""What stands before the name of an earlier stage, whose fingerprint is an input."""
+
+
 class StageInputs(BaseModel):
     """Everything that a stage's result depends on.
 
@@ -46,6 +50,11 @@ class StageInputs(BaseModel):
     @property
     def fingerprint(self) -> str:
         return digest(self.values)
+
+    @property
+    def parents(self) -> list[str]:
+        """The stages whose results the stage reads."""
+        return [key.removeprefix(PARENT) for key in self.values if key.startswith(PARENT)]
 
     def add(self, key: str, value: Any, origin: str = "", files: dict[str, SourceFile] | None = None) -> None:
         """Adds one leaf, in the form in which a manifest returns it."""

@@ -21,7 +21,7 @@ from titanflow.common.digests import digest, file_digest
 from titanflow.common.files import write_text_atomically
 from titanflow.files.own_files import read_mapping, readable
 from titanflow.runs.changes import Change
-from titanflow.runs.contract import RESULT_FILE, RUN_FILE, STAGES, StageRun
+from titanflow.runs.contract import KIND_OF, RESULT_FILE, RUN_FILE, StageKind, StageRun
 from titanflow.runs.inputs import StageInputs
 from titanflow.runs.outputs import OutputCheck, OutputFile, at_once
 from titanflow.runs.results import (
@@ -44,14 +44,16 @@ PACKAGES = ("titanflow", "torch", "torchtitan", "transformers", "lm_eval", "data
 class StageRecord(BaseModel):
     """One stage's entry.
 
-    ``inputs`` is what the fingerprint is the digest of (None where an older version wrote the entry). ``outputs`` has
-    paths relative to the run's folder where they lie below it; ``damaged`` are those that a run found changed. ``kept``
-    has the changes of the config in spite of which the last run used the stage. ``inheritance`` says what a fine-tuning
-    took from its base and what it set itself. ``forecast`` is what was expected when the stage began. ``parents`` are
-    the digests of the earlier stages' results and, as ``<run>/pretrain``, of the night's that it continues.
+    ``kind`` is what the stage does: unset, what its name says. ``inputs`` is what the fingerprint is the digest of
+    (None where an older version wrote the entry). ``outputs`` has paths relative to the run's folder where they lie
+    below it; ``damaged`` are those that a run found changed. ``kept`` has the changes of the config in spite of which
+    the last run used the stage. ``inheritance`` says what a fine-tuning took from its base and what it set itself.
+    ``forecast`` is what was expected when the stage began. ``parents`` are the digests of the earlier stages' results
+    and, as ``<run>/pretrain``, of the night's that it continues.
     """
 
     fingerprint: str
+    kind: StageKind | None = None
     inputs: StageInputs | None = None
     started: str = ""
     finished: str = ""
@@ -95,6 +97,10 @@ class Manifest(BaseModel):
         stored = read_mapping(path) if path.exists() else {}
         with readable(path):
             return cls(folder=folder, **stored)
+
+    def of_kind(self, kind: StageKind) -> list[str]:
+        """The names of the stages of a kind, in the order in which they first began."""
+        return [name for name, record in self.stages.items() if kind == (record.kind or KIND_OF.get(name))]
 
     def is_done(self, stage: str, fingerprint: str) -> bool:
         """Whether the stage finished from exactly these inputs and all its outputs are still as written."""
@@ -142,10 +148,11 @@ class Manifest(BaseModel):
         self.versions = {"python": platform.python_version(), **installed_versions()}
         self.git = git_revision()
         # When a stage is made again, the later stages of before are still on record.
-        earlier = STAGES[: STAGES.index(run.stage)]
+        earlier = {"prepare", *(inputs.parents if inputs else ())}
         parents = {name: record.digest for name, record in self.stages.items() if name in earlier and record.digest}
         self.stages[run.stage] = StageRecord(
             fingerprint=run.fingerprint,
+            kind=run.kind,
             inputs=inputs,
             started=now(),
             prefect_run=prefect_run_id,
@@ -155,7 +162,7 @@ class Manifest(BaseModel):
         self._write()
 
     def record_finish(self, run: StageRun, result: StageResult) -> None:
-        record = self.stages.get(run.stage) or StageRecord(fingerprint=run.fingerprint)
+        record = self.stages.get(run.stage) or StageRecord(fingerprint=run.fingerprint, kind=run.kind)
         record.finished = now()
         known = _known_digests(result)
         paths = _outputs(run.folder, result)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter, model_validator
 
 from titanflow.common.files import write_text_atomically
 from titanflow.files.own_files import read_mapping, readable
 from titanflow.runs.contamination import Contamination
-from titanflow.runs.contract import RESULT_FILE, RUN_FILE, Strict, told_from
+from titanflow.runs.contract import KIND_OF, RESULT_FILE, RUN_FILE, Strict, TrainedKind, told_from
 
 NOT_INHERITED = "Not inherited: optimizer state, scheduler, step, data position"
 STDERR = "_stderr"
@@ -83,25 +83,27 @@ def tracked_ids(trackers: Mapping[str, TrackerRecord]) -> dict[str, str]:
 class PrepareResult(Strict):
     """What the prepare stage made: folder → its ``dataset.json`` (rows, tokens, dropped)."""
 
-    stage: Literal["prepare"] = "prepare"
+    stage: str = "prepare"
+    kind: Literal["prepare"] = "prepare"
     tokenizer: Path | None = None
     datasets: dict[str, dict[str, Any]] = Field(default_factory=dict)
     seconds: float = 0.0
 
 
 class TrainResult(Strict):
-    """What a pretraining or SFT stage made.
+    """What a training stage made.
 
-    ``loss`` is the mean of the last logged steps in nats per token. ``model_args`` are the arguments that the model was
-    built with, ``parameters`` counts its own. ``export`` is the folder that transformers loads (None if the family has
-    no export), ``inheritance`` the table of an sft. With LoRA ``trainable_parameters`` counts adapters and saved
-    modules (None: all parameters are trained), ``checkpoint`` holds these alone, ``export`` has them merged, and
-    ``adapter`` is the folder that ``peft`` loads, if one was asked for. ``base_model`` is the Hub's repository that
-    training started from (empty if none). ``peak_memory_bytes`` is the first rank's in its last attempt (None if that
-    only exported).
+    ``stage`` is its name, ``kind`` what it does: unset, what the name says. ``loss`` is the mean of the last logged
+    steps in nats per token. ``model_args`` are the arguments that the model was built with, ``parameters`` counts its
+    own. ``export`` is the folder that transformers loads (None if the family has no export), ``inheritance`` the table
+    of an sft. With LoRA ``trainable_parameters`` counts adapters and saved modules (None: all parameters are trained),
+    ``checkpoint`` holds these alone, ``export`` has them merged, and ``adapter`` is the folder that ``peft`` loads, if
+    one was asked for. ``base_model`` is the Hub's repository that training started from (empty if none).
+    ``peak_memory_bytes`` is the first rank's in its last attempt (None if that only exported).
     """
 
-    stage: Literal["pretrain", "sft"]
+    stage: str
+    kind: TrainedKind
     checkpoint: Path
     step: int
     model_name: str
@@ -127,6 +129,11 @@ class TrainResult(Strict):
     base_model: str = ""
     trackers: dict[str, TrackerRecord] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_after_its_kind(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return values if "kind" in values else {**values, "kind": KIND_OF.get(str(values.get("stage")))}
 
 
 class Greedy(Strict):
@@ -159,7 +166,8 @@ class EvaluateResult(Strict):
     are those of checkpoints, and nothing publishable was scored.
     """
 
-    stage: Literal["evaluate"] = "evaluate"
+    stage: str = "evaluate"
+    kind: Literal["evaluate"] = "evaluate"
     scores: dict[str, dict[str, dict[str, float]]]
     folders: dict[str, Path]
     digests: dict[str, dict[str, str]]
@@ -263,7 +271,8 @@ class PublishResult(Strict):
     nothing is tagged. ``gguf`` has the files for llama.cpp by name.
     """
 
-    stage: Literal["publish"] = "publish"
+    stage: str = "publish"
+    kind: Literal["publish"] = "publish"
     target: Literal["folder", "hub"]
     status: Literal["published", "proposed", "held back", "dry run"] = "published"
     location: str
@@ -278,7 +287,7 @@ class PublishResult(Strict):
 
 
 StageResult = PrepareResult | TrainResult | EvaluateResult | PublishResult
-_RESULT: TypeAdapter[StageResult] = TypeAdapter(Annotated[StageResult, Field(discriminator="stage")])
+_RESULT: TypeAdapter[StageResult] = TypeAdapter(Annotated[StageResult, Field(discriminator="kind")])
 
 
 def samples_file(folder: Path, model: str, task: str) -> Path:

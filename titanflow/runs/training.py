@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from titanflow.common.errors import DataError, Problem
-from titanflow.runs.contract import RESULT_FILE, RUN_FILE, TRAINED, StageRun
+from titanflow.runs.contract import RESULT_FILE, RUN_FILE, StageRun
 from titanflow.runs.results import TrainResult, result_of
 
 
@@ -27,7 +27,7 @@ class Training:
     def of(cls, folder: Path) -> Training | None:
         """The training in a folder; None if the folder is no training stage's."""
         run = StageRun.of(folder)
-        return cls(run) if run is not None and run.stage in TRAINED else None
+        return cls(run) if run is not None and run.trains else None
 
     @cached_property
     def result(self) -> TrainResult | None:
@@ -48,7 +48,7 @@ def read_training(folder: Path) -> Training:
         DataError: the folder is no training stage's, or its files can't be read.
     """
     if (training := Training.of(folder)) is None:
-        expected = "the folder of a pretrain or sft stage"
+        expected = "the folder of a training stage"
         raise DataError(Problem(f"no {RUN_FILE} of a training", origin=str(folder), expected=expected))
     return training
 
@@ -61,6 +61,6 @@ def finished_training(folder: Path) -> tuple[StageRun, TrainResult]:
     """
     training = read_training(folder.absolute())
     if training.result is None:
-        found, expected = f"no {RESULT_FILE} of a training", "the folder of a finished pretrain or sft stage"
+        found, expected = f"no {RESULT_FILE} of a training", "the folder of a finished training stage"
         raise DataError(Problem(found, origin=str(training.run.folder), expected=expected))
     return training.run, training.result

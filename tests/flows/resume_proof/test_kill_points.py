@@ -6,6 +6,7 @@ import pytest
 
 from flows.resume_proof.kill_points import Phase, Position, draw, last_step, phases
 from titanflow.runs.contract import StageRun
+from titanflow.runs.manifest import Manifest, StageRecord
 
 PHASES = [
     Phase("prepare", "work", 4.0),
@@ -71,6 +72,8 @@ def test_phases_are_measured_by_when_a_stage_wrote_its_files(tmp_path: Path) -> 
         ("pretrain/result.json", 120),
     ):
         os.utime(tmp_path / path, (at, at))
+    records = {stage: StageRecord(fingerprint=stage) for stage in ("prepare", "pretrain")}
+    (tmp_path / "manifest.json").write_text(Manifest(folder=tmp_path, stages=records).model_dump_json())
     found = {(phase.stage, phase.name): phase for phase in phases(tmp_path)}
     assert {key: phase.seconds for key, phase in found.items()} == pytest.approx(
         {

@@ -90,7 +90,7 @@ class CountedWatch(RunWatch):
     """Tells the program how often it was looked at."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, {"pretrain": STEPS})
+        super().__init__(folder, ["pretrain", "publish"], {"pretrain": STEPS})
         self.looks, self.counted = folder.with_suffix(".looks"), itertools.count(1)
         self.looks.write_text("0")
 
@@ -147,14 +147,14 @@ def test_a_run_that_resumes_is_the_uninterrupted_one(program: Path, right: Path)
 @pytest.mark.parametrize("flaw", ["forgetful", "repeating"])
 def test_a_run_that_resumes_wrongly_is_another(program: Path, right: Path, flaw: str) -> None:
     """What a proof is for: an order of data that depends on the start, and a history with steps that stand twice."""
-    run = killed_run(program, [KillPoint("pretrain", "train", 8, 0.0, alone=False)], flaw)
+    run = killed_run(program, [KillPoint("pretrain", 0, "train", 8, 0.0, alone=False)], flaw)
     (kill,) = run.finish()
     assert kill.redone
     assert not is_equal(right, run)
 
 
 def test_what_is_published_anew_is_counted(program: Path) -> None:
-    run = killed_run(program, [KillPoint("pretrain", "export", 0, 0.5, alone=True)], "publishing")
+    run = killed_run(program, [KillPoint("pretrain", 0, "export", 0, 0.5, alone=True)], "publishing")
     (kill,) = run.finish()
     assert (kill.killed, kill.moment) == ("flow", "export")
     assert run.published_once().found == "published 2 times"

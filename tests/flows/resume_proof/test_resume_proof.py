@@ -5,6 +5,7 @@ import pytest
 from finished_stage import evaluate_result, finish_training
 
 from flows.resume_proof.comparison import Check, compare, compare_metrics
+from titanflow.runs.manifest import Manifest, StageRecord
 from titanflow.runs.results import PublishResult, write_result
 
 
@@ -31,6 +32,8 @@ def records_of(folder: Path, name: str, records: list[dict]) -> None:
 
 
 def write_rest(run: Path, score: float, card: str, config: str = "c") -> None:
+    records = {stage: StageRecord(fingerprint=stage) for stage in ("pretrain", "evaluate", "publish")}
+    (run / "manifest.json").write_text(Manifest(folder=run, stages=records).model_dump_json())
     scores = {"sft": {"kind": {"acc": score, "acc_stderr": 0.1}}}
     (run / "evaluate").mkdir()
     write_result(run / "evaluate", evaluate_result(scores=scores))

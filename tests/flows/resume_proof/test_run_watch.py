@@ -6,10 +6,10 @@ import pytest
 
 from flows.resume_proof.kill_points import ORDER, Position
 from flows.resume_proof.run_watch import RunWatch
-from titanflow.runs.contract import STAGES
+from titanflow.runs.contract import KINDS
 
 LAUNCH = "$ python -m titan.evaluate.evaluate run.yaml\n"
-EVALUATE = Position(STAGES.index("evaluate"), ORDER["work"])
+EVALUATE = Position(KINDS.index("evaluate"), ORDER["work"])
 BEFORE_ALL = Position(-1, 0)
 
 
@@ -24,7 +24,7 @@ def log(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("more", ["", "a line that the earlier one lacks\n"])
 def test_a_stage_that_begins_anew_is_seen_though_its_log_is_as_long(tmp_path: Path, log: Path, more: str) -> None:
-    watch = RunWatch(tmp_path, {})
+    watch = RunWatch(tmp_path, KINDS, {})
     assert watch.position() == BEFORE_ALL
     log.parent.rename(tmp_path / "evaluate-1")
     log.parent.mkdir()
@@ -33,7 +33,7 @@ def test_a_stage_that_begins_anew_is_seen_though_its_log_is_as_long(tmp_path: Pa
 
 
 def test_a_stage_that_goes_on_is_seen_by_what_its_log_gets(tmp_path: Path, log: Path) -> None:
-    watch = RunWatch(tmp_path, {})
+    watch = RunWatch(tmp_path, KINDS, {})
     with log.open("a") as appended:
         appended.write("saved\n$ python -m titan")
         appended.flush()

@@ -99,6 +99,7 @@ def test_what_takes_less_memory_is_the_stage_s_own(tmp_path):
     advice = {"pretrain": "lower training.local_batch_size", "evaluate": "lower evaluate.batch_size"}
     advice |= {"publish": "publishing loads the model once more", "prepare": "take a machine with more"}
     for stage, expected in advice.items():
+        StageRun(stage=stage, experiment="e", run="r", folder=tmp_path).write()
         with pytest.raises(StageLost, match=expected) as failure:
             read_outcome(stage, tmp_path, -9, log)
         assert ("batch_size" in str(failure.value)) == (stage in ("pretrain", "evaluate"))
@@ -158,6 +159,7 @@ def test_a_process_that_nccl_s_watchdog_aborted_has_hung(tmp_path):
 
 
 def test_a_kill_for_want_of_memory_is_not_tried_again(tmp_path):
+    StageRun(stage="pretrain", experiment="e", run="r", folder=tmp_path).write()
     for returncode, log in ((-9, ""), (1, TORCHRUN_REPORT)):
         (tmp_path / "pretrain.log").write_text(log)
         with pytest.raises(StageFailed, match=r"killed by the kernel, out of memory.*lower training") as failure:
@@ -207,6 +209,7 @@ def test_what_helps_a_stage_without_memory_is_what_it_took_it_for(tmp_path, kind
     ],
 )
 def test_what_another_try_would_not_mend_is_no_loss(tmp_path, type_, message, lost):
+    StageRun(stage="pretrain", experiment="e", run="r", folder=tmp_path).write()
     write_error(tmp_path, StageError(type=type_, message=message))
     with pytest.raises(StageFailed) as failure:
         outcome(tmp_path, 1)

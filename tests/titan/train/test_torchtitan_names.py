@@ -10,7 +10,7 @@ from torchtitan.distributed import ParallelDims
 from torchtitan.protocols.model_converter import _registry_model_converter_cls
 
 import titan.models.documents  # noqa: F401  (it registers its converter)
-from titanflow.config.named_values import CONVERTERS, OPTIMIZERS, SCHEDULES
+from titanflow.config.checks.named_values import CONVERTERS, OPTIMIZERS, SCHEDULES
 
 
 def optimizer(name: str) -> object:

@@ -67,5 +67,5 @@ def test_what_is_no_training_stage_is_refused(tmp_path: Path) -> None:
     for stage in (None, "evaluate"):
         if stage:
             StageRun(stage=stage, experiment="test", run="test", folder=tmp_path).write()
-        with pytest.raises(DataError, match=r"(?s)no run\.yaml of a training.*expected: .*sft stage"):
+        with pytest.raises(DataError, match=r"(?s)no run\.yaml of a training.*expected: .*a training stage"):
             read_model(tmp_path)

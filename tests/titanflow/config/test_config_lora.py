@@ -161,7 +161,7 @@ def test_a_base_is_asked_what_it_read_whatever_it_is_called(tmp_path):
     finished = read_base(write_outside_base(tmp_path / "sft"))
     assert warned(finished)
     assert warned(replace(finished, stage="pre_trainer"))
-    assert not warned(replace(finished, stage="sft"))
+    assert not warned(replace(finished, kind="sft"))
     instruct = read_base(model_folder(tmp_path / "pretrain", chat_template="{{ messages }}"))
     assert instruct.stage == "pretrain"
     assert not warned(instruct)

@@ -115,7 +115,11 @@ def test_several_mistakes_are_reported_together(write, mistakes) -> None:
         ({"modules__base": "extends: 3"}, [], ["extends takes a list of files"]),
         ({"modules__base": "training: {gc_freq: '${NOT_SET_ANYWHERE}'}"}, [], ["NOT_SET_ANYWHERE", "no default"]),
         ({"experiments__exp": "exp_name: x"}, [], ["the experiment has no modules"]),
-        ({"experiments__exp": "modules: {pretrian: {config: pretrain.yaml}}"}, [], ["unknown module"]),
+        (
+            {"experiments__exp": "modules: {pretrian: {config: pretrain.yaml}}"},
+            [],
+            ["the module's name says no kind of stage"],
+        ),
         ({"experiments__exp": "modules: {pretrain: {confg: pretrain.yaml}}"}, [], ["confg", "did you mean"]),
         (
             {"experiments__exp": "modules: {pretrain: {config: pretrain.yaml}}"},
@@ -223,7 +227,7 @@ def test_a_tree_with_a_folder_per_framework(tmp_path: Path) -> None:
         load_experiment(str(experiment), tmp_path / "configs")
     experiment.write_text(experiment.read_text() + "ignore: [trainable, sink_level, primus_turbo]\n")
     loaded = load_experiment(str(experiment), tmp_path / "configs")
-    module = loaded.stage("pretrain")
+    module = loaded.modules["pre_trainer"]
     assert module is not None
     assert (module.name, module.model_args["dim"], module.config["training"]["seq_len"]) == ("pre_trainer", 4096, 8192)
     assert "not.here" in loaded.warnings[0]

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from night_runs import publish, train, write_night
+from night_runs import note, publish, train, write_night
 from typer.testing import CliRunner
 
 from titanflow.cli.main import app
@@ -33,6 +33,7 @@ def runs(tmp_path: Path) -> Path:
 def _stage(runs: Path, day: str, stage: str) -> Path:
     folder = runs / day / stage
     folder.mkdir()
+    note(runs / day, stage)
     return folder
 
 

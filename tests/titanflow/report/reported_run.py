@@ -32,7 +32,7 @@ def write_run(folder: Path) -> Path:
     stages = ["prepare", "pretrain", "sft", "evaluate", "publish"]
     write_plan(folder, stages)
     write_manifest(folder, stages)
-    write_json(folder / "prepare" / "result.json", {"stage": "prepare", "datasets": {}, "seconds": 3.5})
+    write_json(folder / "prepare" / "result.json", {"kind": "prepare", "datasets": {}, "seconds": 3.5})
     for stage in ("pretrain", "sft"):
         write_training(folder, stage)
     write_chats(folder)

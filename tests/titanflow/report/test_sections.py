@@ -28,7 +28,7 @@ def test_bars_are_shares_of_the_longest(run_folder: Path) -> None:
 
 
 def test_what_is_the_stage_s_own_comes_before_what_is_inherited(run_folder: Path) -> None:
-    stage = read_contents(run_folder).stage("sft")
+    stage = read_contents(run_folder).of_kind("sft")
     assert stage is not None
     table = inheritance(stage)
     assert [(row.key, row.value) for row in table["own"]] == [
@@ -44,7 +44,7 @@ def test_of_a_stage_that_isn_t_finished_the_plan_s_table_is_shown(run_folder: Pa
     row = {"key": "loss_mask", "how": "changed", "base": "off", "here": "on"}
     next(stage for stage in plan["stages"] if stage["stage"] == "sft")["inheritance"] = [row]
     (run_folder / "plan.json").write_text(json.dumps(plan))
-    stage = read_contents(run_folder).stage("sft")
+    stage = read_contents(run_folder).of_kind("sft")
     assert stage is not None
     assert [str(found) for found in inheritance(stage)["own"]] == ["Changed loss_mask: off → on"]
 

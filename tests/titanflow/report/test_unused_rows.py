@@ -1,7 +1,6 @@
 """What the summary says of rows that nothing was trained on."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,13 +28,12 @@ def told(folder: Path, facts: dict[str, Any], stage: str = "sft", part: str = "t
     write_result(folder / "prepare", PrepareResult(datasets={str(rows): {"name": "it", **facts}}))
     result = read_result(run.folder)
     assert isinstance(result, TrainResult)
-    config = SimpleNamespace(stage=lambda name: SimpleNamespace(name=f"my_{name}"))
-    plan = Plan("tiny", "main", folder, [StagePlan(run.stage, "RUN", "new", run)], config)  # type: ignore[arg-type]
+    plan = Plan("tiny", "main", folder, [StagePlan(run.stage, "RUN", "new", run)], config=None)  # type: ignore[arg-type]
     lines = unused_rows(plan, [result.model_copy(update={"step": 10})], "tiny --run 'a b'")
     return [(line.plain, str(line.style)) for line in lines]
 
 
-MASKS = "(titanflow masks tiny --run 'a b' --module my_sft)"
+MASKS = "(titanflow masks tiny --run 'a b' --module sft)"
 
 
 @pytest.mark.parametrize(

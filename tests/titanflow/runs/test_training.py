@@ -6,11 +6,11 @@ import pytest
 from finished_stage import write_outside_base
 
 from titanflow.common.errors import DataError
-from titanflow.runs.contract import StageName, StageRun
+from titanflow.runs.contract import StageRun
 from titanflow.runs.training import Training, read_training
 
 
-def begun(folder: Path, stage: StageName, base: Path | None = None) -> Path:
+def begun(folder: Path, stage: str, base: Path | None = None) -> Path:
     """A stage's folder before it has finished."""
     StageRun(stage=stage, experiment="e", run="r", folder=folder, base=base).write()
     return folder
@@ -30,7 +30,7 @@ def test_a_stage_its_result_and_its_base_are_read(tmp_path: Path) -> None:
 def test_what_trains_nothing_is_no_training(tmp_path: Path) -> None:
     for folder in (tmp_path / "nowhere", begun(tmp_path / "evaluate", "evaluate")):
         assert Training.of(folder) is None
-        with pytest.raises(DataError, match=r"(?s)no run\.yaml of a training.*expected: .*pretrain or sft"):
+        with pytest.raises(DataError, match=r"(?s)no run\.yaml of a training.*expected: .*a training stage"):
             read_training(folder)
 
 

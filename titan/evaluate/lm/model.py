@@ -30,9 +30,6 @@ from titanflow.runs.checkpoints import METADATA, newest_checkpoint
 from titanflow.runs.contract import EXPORT_FOLDER, StageRun
 from titanflow.runs.training import Training, read_training
 
-STAGE_OF = {"base": "pretrain", "sft": "sft"}
-"""The names of this run's stages in ``models``; ``base`` may lie outside of the run."""
-
 logger = logging.getLogger("titanflow.evaluate")
 
 
@@ -114,11 +111,10 @@ def _checkpoint(run: StageRun, name: str, given: str | None) -> Path:
 
 
 def _stage(run: StageRun, name: str) -> Path:
-    stage = name if name in run.stages else STAGE_OF.get(name, name)
-    if stage not in run.stages:
+    if name not in run.stages:
         expected, origin = ", ".join(run.stages) or "a mapping from a name to a folder", run.origins.get("models", "")
         raise ConfigError(Problem(f"{name!r} is no stage of this run", "models", origin, expected))
-    return run.stages[stage].absolute()
+    return run.stages[name].absolute()
 
 
 def evaluate_task(

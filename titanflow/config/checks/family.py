@@ -8,11 +8,11 @@ from titanflow.architectures.families.registry import ARCHITECTURES, export_refu
 from titanflow.common.errors import Problem, did_you_mean
 from titanflow.config.keys.training import names_rows
 from titanflow.config.module import Module
+from titanflow.config.stages import module_of, named_module
+from titanflow.runs.contract import StageKind
 
-EXPORTED = {"evaluate": "models", "publish": "model"}
-"""The stages that load exports, and the key that names them."""
-STAGE_OF = {"base": "pretrain"}
-"""A name for an export that isn't a stage's name."""
+EXPORTED: dict[StageKind, str] = {"evaluate": "models", "publish": "model"}
+"""The kinds of stages that load exports, and the key that names them."""
 UNVALIDATED = {
     "deepseek_v3": "torchtitan has no validator for deepseek_v3",
     "gpt_oss": "torchtitan has no validator for gpt_oss",
@@ -76,30 +76,29 @@ def _check_masks(module: Module) -> list[Problem]:
 
 def check_exports(modules: Mapping[str, Module]) -> list[Problem]:
     """Evaluate and publish modules that load an export that there won't be."""
-    by_stage = {module.stage: module for module in modules.values()}
-    problems = _check_published(by_stage)
-    for stage, key in EXPORTED.items():
-        if (module := by_stage.get(stage)) is None:
+    problems = _check_published(modules)
+    for kind, key in EXPORTED.items():
+        if (module := module_of(kind, modules)) is None:
             continue
         hint = f"change the model, or leave the module {module.name} out"
-        for reason, refused in _refused_exports(by_stage, named_exports(module)).items():
+        for reason, refused in _refused_exports(modules, named_exports(module)).items():
             message = f"found {module.config[key]}, and {' and '.join(refused)} can't be exported: {reason}"
             problems.append(module.problem(key, message, hint=hint))
     return problems
 
 
-def _check_published(by_stage: Mapping[str, Module]) -> list[Problem]:
+def _check_published(modules: Mapping[str, Module]) -> list[Problem]:
     """A publish module's model that no module trains, or that isn't among those that are scored."""
-    publish, evaluate = by_stage.get("publish"), by_stage.get("evaluate")
+    publish, evaluate = module_of("publish", modules), module_of("evaluate", modules)
     if publish is None:
         return []
-    model, trained = publish.config["model"], [stage for stage, module in by_stage.items() if module.trains]
+    model, trained = publish.config["model"], [name for name, module in modules.items() if module.trains]
     if model not in trained:
         found, hint = f"found {model!r}, which no module of this experiment trains", did_you_mean(model, trained)
         expected = " or ".join(trained) or "a module that trains"
         return [publish.problem("model", found, expected, hint)]
     scored = evaluate.config["models"] if evaluate is not None else []
-    if evaluate is not None and scored and isinstance(scored, list) and model not in loaded_exports(evaluate):
+    if evaluate is not None and scored and isinstance(scored, list) and model not in loaded_exports(evaluate, modules):
         found = f"found {model!r}, and {evaluate.name} scores {' and '.join(scored)}"
         hint = f"add {model} to {evaluate.name}.models, or publish a model that is scored"
         return [publish.problem("model", found, hint=hint)]
@@ -108,20 +107,20 @@ def _check_published(by_stage: Mapping[str, Module]) -> list[Problem]:
 
 def named_exports(module: Module) -> list[str]:
     """The exports of its own experiment that an evaluate or publish module names."""
-    found = module.config.get(EXPORTED[module.stage])
+    found = module.config.get(EXPORTED[module.kind])
     return [found] if isinstance(found, str) else found if isinstance(found, list) else []
 
 
-def loaded_exports(module: Module) -> set[str]:
+def loaded_exports(module: Module, modules: Mapping[str, Module]) -> set[str]:
     """The stages whose exports an evaluate or publish module loads."""
-    return {STAGE_OF.get(name, name) for name in named_exports(module)}
+    return {found.name for name in named_exports(module) if (found := named_module(name, modules)) is not None}
 
 
-def _refused_exports(by_stage: Mapping[str, Module], names: list[str]) -> dict[str, list[str]]:
+def _refused_exports(modules: Mapping[str, Module], names: list[str]) -> dict[str, list[str]]:
     """Reason → the models that can't be exported for it; of a custom family that is known only at run time."""
     refused: dict[str, list[str]] = {}
     for name in names:
-        module = by_stage.get(STAGE_OF.get(name, name))
+        module = named_module(name, modules)
         if module is None or not module.trains:
             continue
         family = module.config["model"]["name"]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from titanflow.common.errors import Problem, did_you_mean
 from titanflow.config.module import Module
+from titanflow.config.stages import module_of
 from titanflow.evals.asked_tasks import asked_by, known_metrics
 
 LEAST_RESAMPLES = 100
@@ -17,8 +18,7 @@ EACH_TAIL = 5
 
 def check_gate(modules: Mapping[str, Module]) -> list[Problem]:
     """Mistakes in the publish module's gate."""
-    by_stage = {module.stage: module for module in modules.values()}
-    publish, evaluate = by_stage.get("publish"), by_stage.get("evaluate")
+    publish, evaluate = module_of("publish", modules), module_of("evaluate", modules)
     if publish is None:
         return []
     gate = publish.config["gate"]

@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from titanflow.architectures.families.registry import FAMILIES, family_of
 from titanflow.common.errors import Problem
 from titanflow.config.module import Module
+from titanflow.config.stages import module_of
 
 
 def check_gguf(modules: Mapping[str, Module]) -> list[Problem]:
     """Mistakes in the publish module's ``gguf``."""
-    by_stage = {module.stage: module for module in modules.values()}
-    publish = by_stage.get("publish")
+    publish = module_of("publish", modules)
     formats = publish.config["gguf"] if publish is not None else []
     if publish is None or not formats:
         return []
     if len(set(formats)) < len(formats):
         return [publish.problem("gguf", f"found {', '.join(formats)}", "each format once")]
-    trained = by_stage.get(publish.config["model"])
+    trained = modules.get(publish.config["model"])
     if trained is None:
         return []
     family = trained.config["model"]["name"]

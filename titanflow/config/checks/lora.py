@@ -142,9 +142,9 @@ def lora_problems(module: Module) -> list[Problem]:
     settings = Lora.of(module.config)
     problems = number_problems(settings)
     if settings.rank > 0:
-        if module.stage != "sft":
-            message = "LoRA trains beside a finished base, and pretrain has none"
-            hint = "adapters belong in the sft module; rank: 0 trains the model itself"
+        if module.base is None:
+            message = f"LoRA trains beside a finished base, and {module.name} has none"
+            hint = "name its base, or adapt the model in the sft module; rank: 0 trains the model itself"
             problems.append(Problem(message, "lora.rank", hint=hint))
         problems += [*preset_problems(module.config), *other_problems(module.config)]
         linears, others = _names(module)
@@ -206,10 +206,8 @@ def _knows_template(base: BaseArchitecture, sft: Mapping[str, Any]) -> bool:
 
     Pretraining reads plain text alone; so, it is assumed, did a published model without a chat template.
     """
-    from titanflow.config.module import STAGE_OF
-
     if not base.in_hf:
-        return STAGE_OF.get(base.stage) != "pretrain"
+        return base.kind != "pretrain"
     has_template = base.tokenizer is not None and template_of(base.tokenizer) is not None
     return has_template and not sft["new_special_tokens"]
 

@@ -121,7 +121,7 @@ def warn_of_schedule(module: Module) -> list[str]:
 def warn_of_padding(module: Module) -> list[str]:
     """Warns of padded rows for a routed model: it computes the same share of a row's tokens, padding or not."""
     is_routed = module.config["model"]["name"] in PARAMETER_GROUPS
-    if module.stage != "sft" or not is_routed or packs_rows(module.config["data"]):
+    if module.kind != "sft" or not is_routed or packs_rows(module.config["data"]):
         return []
     return [
         f"{module.name}.data.packing is null: padding competes with a row's tokens for what a routed layer computes "

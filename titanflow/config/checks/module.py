@@ -12,6 +12,7 @@ from titanflow.architectures.families.registry import PARAMETER_GROUPS, packing_
 from titanflow.common.errors import Problem
 from titanflow.config.checks.lora import SAVE_THEM, lora_warnings, saves_tokens
 from titanflow.config.checks.model import warn_of_padding, warn_of_schedule
+from titanflow.config.checks.named_values import check_named_values
 from titanflow.config.checks.processes.launcher import check_launcher
 from titanflow.config.checks.processes.parallelism import check_processes, is_sharded
 from titanflow.config.checks.refused import rate_problems, refused_values
@@ -19,13 +20,12 @@ from titanflow.config.keys.repositories import idle_revisions
 from titanflow.config.keys.training import names_rows
 from titanflow.config.mixture import packs_rows
 from titanflow.config.module import Module
-from titanflow.config.named_values import check_named_values
 
 
 def check_module(module: Module) -> list[Problem]:
     """What all files of this folder, and of folders in it, find: each names its functions in ``OF_TRAINING``, or in
-    ``OF_`` and a stage's name, as ``OF_EVALUATE``."""
-    kind = "OF_TRAINING" if module.trains else f"OF_{module.stage.upper()}"
+    ``OF_`` and a stage's kind, as ``OF_EVALUATE``."""
+    kind = "OF_TRAINING" if module.trains else f"OF_{module.kind.upper()}"
     return [problem for file in _files() for check in getattr(file, kind, ()) for problem in check(module)]
 
 
@@ -73,9 +73,9 @@ def overruled(module: Module) -> list[str]:
     reasons = {"job.dump_folder": "a stage writes into its run's folder", **idle_revisions(module)}
     if module.config["data"]["streaming"]:
         reasons["training.skip_rows"] = "streamed data has no order to begin later in"
-    if module.stage == "sft":
+    if module.base is not None:
         initial = ("checkpoint.initial_load_path", "checkpoint.initial_load_in_hf")
-        reasons |= dict.fromkeys(initial, "an sft starts from its base's checkpoint")
+        reasons |= dict.fromkeys(initial, f"{module.name} starts from its base's weights")
     idle = {key: reason for key, reason in reasons.items() if _is_set(module, key)}
     if module.is_written("checkpoint.enable") and not _value(module, "checkpoint.enable"):
         idle["checkpoint.enable"] = "a stage always keeps checkpoints: the next one starts from them"
@@ -149,7 +149,7 @@ def _check_checkpoints(module: Module) -> list[Problem]:
 
 
 def _check_sft(module: Module) -> list[Problem]:
-    if module.stage != "sft" or module.config["training"]["mock_data"] or _is_set(module, "training.dataset"):
+    if module.kind != "sft" or module.config["training"]["mock_data"] or _is_set(module, "training.dataset"):
         return []
     if not has_data(module):
         expected = f"a data file in `modules.{module.name}.data`, or a section `data`"
@@ -160,11 +160,11 @@ def _check_sft(module: Module) -> list[Problem]:
     return [module.problem("data.kind", f"found {kind}: fine-tuning takes conversations", "chat")]
 
 
-def _check_sft_tokenizer(module: Module) -> list[Problem]:
+def _check_base_tokenizer(module: Module) -> list[Problem]:
     size = module.config["tokenizer"]["vocab_size"]
-    if module.stage != "sft" or size is None:
+    if module.base is None or size is None:
         return []
-    message = f"found {size}: fine-tuning keeps its base's tokenizer"
+    message = f"found {size}: a training keeps its base's tokenizer"
     hint = "leave it out here, or change it in the base and pretrain again"
     return [module.problem("tokenizer.vocab_size", message, hint=hint)]
 
@@ -211,6 +211,6 @@ def _check_new_tokens(module: Module) -> list[Problem]:
 
 OF_TRAINING = (
     *(_check_datasets, _check_validation, _check_seq_len, _check_refused, _check_config_file),
-    *(check_named_values, _check_checkpoints, _check_sft, _check_sft_tokenizer, _check_packing, _check_routing),
+    *(check_named_values, _check_checkpoints, _check_sft, _check_base_tokenizer, _check_packing, _check_routing),
     _check_new_tokens,
 )

@@ -73,7 +73,7 @@ def _check_samples(module: Module) -> list[Problem]:
 def check_scored_modules(modules: Iterable[Module]) -> list[Problem]:
     """Scores beside a training that no evaluate module says how to make."""
     found = list(modules)
-    if any(module.stage == "evaluate" for module in found):
+    if any(module.kind == "evaluate" for module in found):
         return []
     hint = "the evaluate module says how its tasks are asked: which items, templates and batches"
     return [

@@ -24,6 +24,11 @@ _LONGEST_NAME = 100
 class ModuleSpec:
     """One entry of an experiment's `modules`."""
 
+    stage: str | None = None
+    """What the module does: pretrain, sft, evaluate or publish. Left out, its name says so."""
+    base: str | None = None
+    """The model that the training starts from, short for `sft.base`: an earlier module, the folder of a finished stage,
+    or a model in transformers' format. Left out, an sft starts from `pretrain`, and a pretrain from nothing."""
     framework: str | None = None
     """torchtitan for a training stage, lm_eval for evaluate, huggingface_hub for publish."""
     config: str | None = None
@@ -121,7 +126,7 @@ class ExperimentSpec:
     """Keys that may stand in the files although nothing reads them: left out, and reported. `primus` stands for all
     that only Primus reads."""
     modules: dict[str, Any] = field(default_factory=dict)
-    """The stages: pretrain, sft, evaluate, publish."""
+    """The stages, each under a name of its own; their order is that in which they train."""
 
 
 def name_problem(name: str, key: str, origin: str = "", hint: str = "") -> Problem | None:

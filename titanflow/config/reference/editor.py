@@ -13,9 +13,9 @@ from typing import Any
 from titanflow.config.files.schema import BOUNDS, Schema, known_keys
 from titanflow.config.keys.docs import described_schema
 from titanflow.config.keys.experiment import ModuleSpec
-from titanflow.config.module import STAGE_OF
 from titanflow.config.reference.kinds import Kind
 from titanflow.config.reference.schemas import EXTENDS, family_schemas, file_schema
+from titanflow.runs.contract import KIND_OF, KINDS, TRAINED, StageKind
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 REFERENCE: Schema = {"type": "string", "pattern": r"\$\{"}
@@ -50,31 +50,36 @@ def _experiment() -> Schema:
     schema = file_schema("experiment")
     own = {name: field for name, field in schema["properties"].items() if name != "modules"}
     made = _with_extends(_section({**schema, "properties": own}))
-    stages = {stage: {"$ref": f"#/$defs/{_kind(stage)}"} for stage in STAGE_OF.values()}
-    modules = {name: _module(stage, stages[stage]) for name, stage in STAGE_OF.items()}
+    kinds = {kind: {"$ref": f"#/$defs/module_{kind}"} for kind in KINDS if kind != "prepare"}
+    modules = _object({name: kinds[kind] for name, kind in KIND_OF.items() if kind in kinds})
+    # Another name says nothing: the key `stage` has to.
+    of_kind = [{"if": {"properties": {"stage": {"const": kind}}}, "then": ref} for kind, ref in kinds.items()]
+    modules["additionalProperties"] = {"type": "object", "required": ["stage"], "allOf": of_kind}
     described = schema["properties"]["modules"]["description"]
     # A list of modules is Primus's way to write them.
     listed = {"type": "array", "items": {"type": "object", "required": ["name"]}}
-    made["properties"]["modules"] = {"description": described, "anyOf": [_object(modules), listed]}
+    made["properties"]["modules"] = {"description": described, "anyOf": [modules, listed]}
     made["$defs"] = {"training": _training()}
     made["$defs"] |= {kind: _section(file_schema(kind)) for kind in ("evaluate", "publish")}
+    made["$defs"] |= {f"module_{kind}": _module(kind, {"$ref": f"#/$defs/{_kind(kind)}"}) for kind in kinds}
     return made
 
 
-def _kind(stage: str) -> str:
-    return stage if stage in ("evaluate", "publish") else "training"
+def _kind(kind: StageKind) -> Kind:
+    return kind if kind == "evaluate" or kind == "publish" else "training"
 
 
-def _module(stage: str, overrides: Schema) -> Schema:
+def _module(kind: StageKind, overrides: Schema) -> Schema:
     made = _section(described_schema(ModuleSpec))["properties"]
     made["overrides"] = {"description": made["overrides"]["description"], "anyOf": [overrides, {"type": "null"}]}
+    made["stage"] = {"description": made["stage"]["description"], "const": kind}
     for name in ("model", "data", "validation_data"):
         file = {"type": [*WRITTEN_AS_TEXT, "null"]}
         section = f"{overrides['$ref']}/properties/{name}"
-        has_section = stage != "publish" and (stage != "evaluate" or name == "data")
+        has_section = kind != "publish" and (kind != "evaluate" or name == "data")
         options = [file, {"$ref": section}] if has_section else [file]
         made[name] = {"description": made[name]["description"], "anyOf": options}
-    if stage in ("pretrain", "sft"):
+    if kind in TRAINED:
         made["params"] = {
             **_object({"model_overrides": _model_overrides()}),
             "description": made["params"]["description"],

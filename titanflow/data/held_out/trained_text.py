@@ -14,7 +14,7 @@ from titanflow.common.errors import DataError
 from titanflow.data.dataset_info import read_info
 from titanflow.data.prepared import OFFSETS_FILE, TOKENS_FILE, mapped
 from titanflow.data.tokenizer.tokenizer import TOKENIZER_FILE, load_tokenizer
-from titanflow.runs.contract import TRAINED, StageRun
+from titanflow.runs.contract import StageRun
 from titanflow.runs.training import Training
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ def _stage_of(folder: Path) -> StageRun | None:
 def _published(place: Path) -> Training | None:
     """The training whose model a publish stage's folder holds, in the same run."""
     run = StageRun.of(place)
-    model = run.config.get("model") if run is not None and run.stage == "publish" else None
-    return Training.of(place.parent / model) if model in TRAINED else None
+    model = run.config.get("model") if run is not None and run.kind == "publish" else None
+    return Training.of(place.parent / model) if isinstance(model, str) else None
 
 
 def _pieces(offsets: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -94,7 +94,7 @@ def resources(run: StageRun, environment: Mapping[str, str], attempt: int = 1) -
         processes=launcher["nproc_per_node"] or 1,
         gpus=launcher["nproc_per_node"] if launcher.get("device") == "cuda" else 0,
         # Data is prepared on cores alone; what a process of a GPU needs is the user's to say.
-        cores=launcher["nproc_per_node"] if run.stage == "prepare" else None,
+        cores=launcher["nproc_per_node"] if run.kind == "prepare" else None,
         variables={key: value for key, value in variables.items() if key not in secret},
         handed_on=handed_on | {key: variables[key] for key in secret},
         settings=settings,
@@ -103,4 +103,5 @@ def resources(run: StageRun, environment: Mapping[str, str], attempt: int = 1) -
 
 def job_name(stage: str, folder: Path) -> str:
     """The name of a stage's jobs, which no other stage's have: they are found by it if the id was never written."""
-    return f"titanflow-{stage}-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
+    # A name in Kubernetes has small letters and dashes.
+    return f"titanflow-{stage.lower().replace('_', '-')}-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"

@@ -29,7 +29,7 @@ def during_modules(experiment: Experiment) -> Iterator[Module]:
     Raises:
         ConfigError: its settings contradict each other, or its source holds no dev part out.
     """
-    evaluate = experiment.stage("evaluate")
+    evaluate = experiment.of_kind("evaluate")
     for module in experiment.modules.values():
         if evaluate is not None and module.trains and module.config["during"]["every"] is not None:
             yield _derived(module, evaluate)
@@ -66,7 +66,8 @@ def _derived(module: Module, evaluate: Module) -> Module:
 def during_run(training: StageRun, derived: Module, data: PreparedData | None) -> StageRun:
     """The evaluation's ``run.yaml`` without a model; ``data`` are its prepared items."""
     return StageRun(
-        stage="evaluate",
+        stage=f"{training.stage}-{FOLDER}",
+        kind="evaluate",
         experiment=training.experiment,
         run=training.run,
         work_group=training.work_group,

@@ -13,8 +13,7 @@ from titanflow.config.files.chat_template import template_of
 from titanflow.config.module import Module
 from titanflow.evals.asked_as_chat import asked_as_chat
 from titanflow.evals.asked_tasks import AskedTasks
-from titanflow.planning.evaluation.models import BASE
-from titanflow.runs.contract import StageName, StageRun
+from titanflow.runs.contract import StageRun
 
 HINT = "models: [sft] asks the fine-tuned model alone; chat: false asks every model without a template"
 
@@ -25,7 +24,7 @@ def lacking_template(tasks: list[str], model: str) -> str:
 
 
 def template_problems(
-    module: Module, run: StageRun, asked: AskedTasks, runs: Mapping[StageName, StageRun]
+    module: Module, run: StageRun, asked: AskedTasks, runs: Mapping[str, StageRun]
 ) -> Iterator[Problem]:
     """A problem for each model that needs a template and has none, if it or its tokenizer is there already."""
     metadata = {name: {task.name: task.config.get("metadata") for task in tasks} for name, tasks in asked.tasks.items()}
@@ -36,20 +35,20 @@ def template_problems(
             yield module.problem("models", lacking_template(tasks, f"{name} ({folder})"), hint=HINT)
 
 
-def _folder(run: StageRun, name: str, runs: Mapping[StageName, StageRun]) -> Path | None:
+def _folder(run: StageRun, name: str, runs: Mapping[str, StageRun]) -> Path | None:
     """The folder of a model's template; None if it isn't known yet, or if an sft writes it."""
     models = run.config["models"]
     if isinstance(models, dict):
         folder: Path | None = expanded(models[name])
     else:
-        stage = "pretrain" if name == BASE and name not in run.stages else name
-        if stage in runs:
-            return _given(runs) if stage == "pretrain" else None
-        folder = run.stages.get(stage)
+        folder = run.stages.get(name)
+        planned = next((one for one in runs.values() if one.folder == folder), None)
+        if planned is not None:
+            return _given(runs) if planned.kind == "pretrain" else None
     return folder if folder is not None and is_hugging_face(folder) else None
 
 
-def _given(runs: Mapping[StageName, StageRun]) -> Path | None:
+def _given(runs: Mapping[str, StageRun]) -> Path | None:
     """The tokenizer that a pretraining is given; None for one that is trained here, which has a template."""
     prepared = runs.get("prepare")
     path = ((prepared.config.get("tokenizer") if prepared else None) or {}).get("path")

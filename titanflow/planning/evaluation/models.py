@@ -12,12 +12,10 @@ from titanflow.common.files import expanded
 from titanflow.common.hub_names import COMMIT
 from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
+from titanflow.config.stages import BASE, base_folder
 from titanflow.publish.private import evaluation_secrets
 from titanflow.publish.settings import unpublishable
 from titanflow.runs.checkpoints import METADATA, complete_folders
-
-BASE = "base"
-"""What ``models`` calls the model that an sft starts from; without an sft the pretrained one."""
 
 
 def check_models(module: Module, experiment: Experiment, workspace: Path) -> None:
@@ -42,8 +40,8 @@ def check_models(module: Module, experiment: Experiment, workspace: Path) -> Non
                 wrong.append(f"{name}: {lacks} in {folder}")
             trust_remote_code(path, f"{module.name}.models.{name}", origin)
     else:
-        stages = [other.stage for other in experiment.modules.values() if other.trains]
-        known = [*([BASE] if stages else []), *stages]
+        stages = [name for name, other in experiment.modules.items() if other.trains]
+        known = [*([BASE] if base_folder(experiment.modules, workspace) else []), *stages]
         wrong = [f"{name!r} is no stage of this experiment" for name in models if name not in known]
         expected = ", ".join(known) or "a mapping from a name to a folder that transformers loads"
     if wrong or not module.config["models"]:

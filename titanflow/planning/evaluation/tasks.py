@@ -11,6 +11,7 @@ from titanflow.common.files import expanded
 from titanflow.config.division import sources
 from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.config.module import Module
+from titanflow.config.stages import module_of, named_module
 from titanflow.data.fingerprints import data_files as files_read
 from titanflow.data.held_out.eval_items import ITEMS_FILE, item_names, named_files
 from titanflow.data.stdlib import evals
@@ -36,18 +37,17 @@ def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> li
     Raises:
         ConfigError: a task that nothing knows, a file of a task that can't be used, or items that aren't there.
     """
-    runs = {plan.stage: plan.run for plan in plans if plan.stage != "evaluate" or plan.state != "CACHED"}
-    run = runs.get("evaluate")
-    if run is None:
+    module = module_of("evaluate", modules)
+    runs = {plan.stage: plan.run for plan in plans if plan.kind != "evaluate" or plan.state != "CACHED"}
+    if module is None or (run := runs.get(module.name)) is None:
         return []
-    module = modules["evaluate"]
     asked = asked_by(run.config, module.name, module.origins)
     problems = [*_evaluation_problems(module, run, asked), *_trained_on(modules, asked)]
-    if not problems and (publish := modules.get("publish")) and publish.config["own_tasks"]:
+    if not problems and (publish := module_of("publish", modules)) and publish.config["own_tasks"]:
         problems += task_secrets(asked)
     if problems := [*problems, *template_problems(module, run, asked, runs)]:
         raise ConfigError(problems)
-    return _warnings(module, run, asked)
+    return _warnings(module, modules, run, asked)
 
 
 def check_during(scored: Iterable[tuple[Module, StageRun]], modules: Mapping[str, Module]) -> None:
@@ -169,13 +169,13 @@ def _chat_problems(module: Module, asked: AskedTasks) -> list[Problem]:
     return problems
 
 
-def _warnings(module: Module, run: StageRun, asked: AskedTasks) -> list[str]:
+def _warnings(module: Module, modules: Mapping[str, Module], run: StageRun, asked: AskedTasks) -> list[str]:
     """Warns of what changes scores of lm-eval's tasks, and of their faults: to be comparable, they stay unchanged."""
     models, number = run.config["models"], run.config["num_fewshot"]
     found = suite_warnings(run.config, module.name)
     own = models if isinstance(models, dict) else {}
     with_template = {name for name, folder in own.items() if (expanded(folder) / TEMPLATE_FILE).is_file()}
-    chats = [name for name in models if name == "sft" or name in with_template]
+    chats = [name for name in models if _asks(name, modules) or name in with_template]
     plain = [name for name, tasks in asked.tasks.items() if any(task.of_library for task in tasks)]
     if run.config["chat"] == "auto" and chats and plain:
         what = f"auto asks {' and '.join(chats)} without the chat template in tasks of lm-eval's library"
@@ -184,6 +184,12 @@ def _warnings(module: Module, run: StageRun, asked: AskedTasks) -> list[str]:
         what = "as lm-eval defines it, a few-shot prompt may hold the asked question and its answer"
         found.append(f"{module.name}.num_fewshot: {what} in {_listed(leaking)}")
     return found
+
+
+def _asks(name: str, modules: Mapping[str, Module]) -> bool:
+    """Whether a model of the experiment was trained on conversations."""
+    module = named_module(name, modules)
+    return module is not None and module.kind != "pretrain"
 
 
 def _listed(names: list[str]) -> str:

@@ -66,7 +66,7 @@ def _candidates(module: Module, device: DeviceSpec) -> Iterator[tuple[str, dict[
         if layout.batch % (rows * layout.replicate * layout.shard) == 0:
             changed = _with(config, "training", local_batch_size=rows, global_batch_size=layout.batch)
             yield f"training.local_batch_size: {rows}", changed
-    if module.stage == "sft" and not config["lora"]["rank"]:
+    if module.base is not None and not config["lora"]["rank"]:
         yield "lora.rank: 16", _with(config, "lora", rank=16)
     if device.kind == "cuda":
         others = layout.replicate * layout.tensor * layout.context * layout.pipeline

@@ -88,7 +88,7 @@ def forecast_stage(
 
 def stage_module(run: StageRun, experiment: Experiment) -> Module | None:
     """A stage's module; for one that adds tokens, its model has the rows that they need."""
-    module = experiment.stage(run.stage)
+    module = experiment.modules.get(run.stage)
     if module is None or module.base is None or not new_tokens(run):
         return module
     return dataclasses.replace(module, model_args={**module.model_args, "vocab_size": grown_rows(module.base, run)})

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titanflow.common.digests import digest
-from titanflow.runs.contract import METRICS_FILE, RESULT_FILE, TRAINED, StageRun
+from titanflow.runs.contract import METRICS_FILE, RESULT_FILE, StageRun
 from titanflow.runs.manifest import MANIFEST_FILE
 from titanflow.runs.metrics import parse_metrics
 
@@ -45,14 +45,14 @@ class Measured:
 
 def work_digest(run: StageRun, experiment: Experiment, device: str) -> str:
     """A digest of all that a stage's speed depends on, the kind of device included; a training's steps don't count."""
-    if run.stage not in TRAINED:
+    if not run.trains:
         work: Any = {name: _model(one.config, one.model_overrides) for name, one in experiment.modules.items()}
-        if run.stage == "prepare":
+        if run.kind == "prepare":
             # Folders that exist take no time.
             folders = [Path(dataset["folder"]) for dataset in run.config["datasets"]]
-            work = [run.stage, *(folder.name for folder in folders if not folder.is_dir())]
+            work = [run.kind, *(folder.name for folder in folders if not folder.is_dir())]
         config = {key: value for key, value in run.config.items() if key != "workspace"}
-        return digest([run.stage, config, work, device])
+        return digest([run.kind, config, work, device])
     config = run.config
     parts = {name: config.get(name) for name in SECTIONS}
     parts |= {"training": [config["training"].get(key) for key in TRAINING_KEYS]}
@@ -60,7 +60,7 @@ def work_digest(run: StageRun, experiment: Experiment, device: str) -> str:
     parts |= {"implementation": config["optimizer"].get("implementation")}
     parts |= {"saves": [config["checkpoint"].get(key) for key in ("enable", "interval", "async_mode")]}
     parts |= {"rows": [(config.get("data") or {}).get(key) for key in ("name", "kind", "packing")]}
-    return digest([run.stage, _model(config, run.model_overrides), parts, device])
+    return digest([run.kind, _model(config, run.model_overrides), parts, device])
 
 
 def _model(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> list[Any]:
@@ -85,20 +85,22 @@ class History:
         """What the newest stage of the same digest took; this run's own, even unfinished, goes first."""
         # The sort is stable: the other runs stay ordered from the newest.
         ordered = sorted(self.manifests, key=lambda entry: entry[0] != run.folder.parent)
-        found = (self._measured(folder, run.stage, manifest, like) for folder, manifest in ordered)
+        found = (
+            self._measured(folder / name, record, run.trains)
+            for folder, manifest in ordered
+            for name, record in _records(manifest).items()
+            if isinstance(record, dict) and (record.get("forecast") or {}).get("like") == like
+        )
         return next(filter(None, found), None)
 
     @staticmethod
-    def _measured(folder: Path, stage: str, manifest: dict[str, Any], like: str) -> Measured | None:
-        stages = manifest.get("stages")
-        record = stages.get(stage) if isinstance(stages, dict) else None
-        if not isinstance(record, dict) or (record.get("forecast") or {}).get("like") != like:
-            return None
-        name, wall = f"run {folder.name}", _wall(record)
-        if stage not in TRAINED:
+    def _measured(folder: Path, record: dict[str, Any], trained: bool) -> Measured | None:
+        """What the stage in a folder took, by its record in the manifest."""
+        name, wall = f"run {folder.parent.name}", _wall(record)
+        if not trained:
             return None if wall is None else Measured(name, wall)
-        result = _read(folder / stage / RESULT_FILE) if wall is not None else {}
-        last = {"step": result.get("step"), **result} if result else _last_record(folder / stage / METRICS_FILE)
+        result = _read(folder / RESULT_FILE) if wall is not None else {}
+        last = {"step": result.get("step"), **result} if result else _last_record(folder / METRICS_FILE)
         steps, seconds = last.get("step") or 0, last.get("seconds") or 0.0
         if not steps or not seconds:
             return None
@@ -106,6 +108,11 @@ class History:
         around = wall - seconds if result and wall is not None and wall > seconds else None
         tokens = last.get("tokens") or 0
         return Measured(name, wall, around, seconds / steps, tokens / steps, last.get("tokens_per_second") or 0.0)
+
+
+def _records(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    found = manifest.get("stages")
+    return found if isinstance(found, dict) else {}
 
 
 def _wall(record: Mapping[str, Any]) -> float | None:

@@ -16,10 +16,10 @@ HINT = "leave publish.gguf out; a tokenizer that is trained here always fits"
 
 def gguf_tokenizer_problems(experiment: Experiment, tokenizers: TokenizerPlans) -> list[Problem]:
     """What llama.cpp can't do as the published model's tokenizer does; empty for one that isn't here yet."""
-    publish = experiment.stage("publish")
+    publish = experiment.of_kind("publish")
     if publish is None or not publish.config["gguf"]:
         return []
-    trained = experiment.stage(publish.config["model"])
+    trained = experiment.modules.get(publish.config["model"])
     folder = tokenizers.template_source(trained) if trained is not None else None
     path = folder / TOKENIZER_FILE if folder is not None else None
     if path is None or not path.is_file():

@@ -15,7 +15,7 @@ def recorded(module: Module, key: str, manifest: Manifest) -> dict[str, str]:
 
     Empty if there is no record, or if the key or its revision had another value then.
     """
-    record = manifest.stages.get(module.stage)
+    record = manifest.stages.get(module.name)
     values = record.inputs.values if record is not None and record.inputs is not None else {}
     named = {key: value(module, key), REVISIONS[key]: revision(module, key)}
     if any(values.get(f"{module.name}.{one}") != now for one, now in named.items()):

@@ -56,14 +56,14 @@ class InitialWeights:
 
     @classmethod
     def of(cls, module: Module, manifest: Manifest) -> InitialWeights | None:
-        """The weights that a module begins with; None if it starts from random ones, or is fine-tuned.
+        """The weights that a module begins with; None if it starts from random ones, or from a base.
 
         If they can't be had any more, ``content`` is taken from the stage's record.
         """
         in_hf = bool(module.config["checkpoint"]["initial_load_in_hf"])
         key = PATH if value(module, PATH) or not in_hf else ASSETS
         named = value(module, key)
-        if module.stage != "pretrain" or not (named or in_hf):
+        if module.base is not None or not (named or in_hf):
             return None
         try:
             if not named:
@@ -95,7 +95,7 @@ def check_beginnings(
 ) -> None:
     """Refuses a stage that has yet to begin, if it can't have its initial weights."""
     begins = ("RUN", "STALE") if experiment.spec.on_stale == "rerun" else ("RUN",)
-    modules = [experiment.stage(plan.stage) for plan in stages if plan.state in begins]
+    modules = [experiment.modules.get(plan.stage) for plan in stages if plan.state in begins]
     found = [initial[module.name] for module in modules if module is not None and module.name in initial]
     if problems := [problem for weights in found for problem in weights.problems]:
         raise ConfigError(problems)

@@ -40,7 +40,7 @@ class TokenizerPlans:
     def add(self, module: Module, reader: str) -> None:
         """Plans a training module's tokenizer; ``reader`` says what needs one (empty: nothing does)."""
         given = given_tokenizer(module, reader, self.workspace, self.manifest)
-        if module.stage == "sft":
+        if module.base is not None:
             self._take(module, given)
         elif given is not None:
             self._copy(module, given)
@@ -84,10 +84,9 @@ class TokenizerPlans:
         self.folders[module.name], self.fingerprints[module.name] = folder, fingerprint
 
     def _take(self, module: Module, given: GivenTokenizer | None) -> None:
-        """Gives an sft its base's tokenizer; a named one must be the same."""
+        """Gives a module its base's tokenizer; a named one must be the same."""
         base = module.base
-        if base is None:
-            return
+        assert base is not None
         own = next((name for name in self.folders if _is_of(base, name, self.folders[name])), None)
         outside = _outside(base, given)
         if own is not None and not module.config["sft"]["new_special_tokens"]:

@@ -86,7 +86,7 @@ def test_what_a_model_in_transformers_format_cant_give_is_refused(write, mistake
 
 def test_keys_that_name_no_tokenizer_or_weights_are_warned_of(write, load) -> None:
     settings = {
-        "sft.checkpoint.initial_load_in_hf": ("true", "an sft starts from its base's checkpoint"),
+        "sft.checkpoint.initial_load_in_hf": ("true", "sft starts from its base's weights"),
         "sft.sft.base_revision": ("v1", "sft.base names no repository of the Hub"),
         "pretrain.model.hf_assets_revision": ("v1", "model.hf_assets_path names no repository of the Hub"),
     }

@@ -21,7 +21,7 @@ def test_an_evaluation_of_what_cant_be_exported_is_refused_with_the_reason(write
     assert "publish.model: found sft, and sft can't be exported" in message
     for reason in ("norm_eps is 1e-05, expected 1e-06", "moe_args.score_func is 'softmax'"):
         assert reason in message
-    assert load(path, deepseek, *EXPORTABLE).stage("publish") is not None
+    assert load(path, deepseek, *EXPORTABLE).modules["publish"]
     forced = mistakes(path, deepseek, *EXPORTABLE, "sft.debug.moe_force_load_balance=true")
     assert "sft can't be exported: transformers' class computes something else: debug.moe_force_load_balance" in forced
     assert "base and sft" not in forced
@@ -29,28 +29,28 @@ def test_an_evaluation_of_what_cant_be_exported_is_refused_with_the_reason(write
 
 
 def test_what_is_not_evaluated_needs_no_export(write, load) -> None:
-    assert load(write(), "pretrain.model.name=deepseek_v3").stage("pretrain") is not None
+    assert load(write(), "pretrain.model.name=deepseek_v3").modules["pretrain"]
     path = write(experiments__exp=WITH_EXPERTS.replace("publish: {}", ""))
     elsewhere = "evaluate.models={other: somewhere}"
-    assert load(path, "pretrain.model.name=deepseek_v3", elsewhere).stage("evaluate") is not None
+    assert load(path, "pretrain.model.name=deepseek_v3", elsewhere).modules["evaluate"]
 
 
 def test_adapters_on_layers_that_latent_attention_has_not_are_refused_in_the_plan(write, load, mistakes) -> None:
     path, deepseek = write(), ("pretrain.model.name=deepseek_v3", "sft.lora.rank=4")
     named = [*deepseek, "sft.lora.target_modules=[wq, wk]"]
     assert "lora.target_modules: found 'wk', which no linear layer is called" in mistakes(path, *named)
-    assert load(path, *deepseek).stage("sft") is not None, "unset, those that it has"
+    assert load(path, *deepseek).modules["sft"], "unset, those that it has"
     attention = [*deepseek, "sft.lora.target_modules=[wq, wkv_a, wkv_b, wo]", "sft.lora.peft_adapter=true"]
-    assert load(path, *attention).stage("sft") is not None
+    assert load(path, *attention).modules["sft"]
     shared = [*attention, "sft.lora.target_modules=[wo, w2]"]
     assert "lora.peft_adapter: peft takes adapters on feed_forward.w2, moe.shared" in mistakes(path, *shared)
-    assert load(path, *shared, "sft.lora.peft_adapter=false").stage("sft") is not None
+    assert load(path, *shared, "sft.lora.peft_adapter=false").modules["sft"]
 
 
 @pytest.mark.parametrize("seq_len", [32, 34, 64])
 def test_rows_on_either_side_of_the_original_length_have_the_same_rope(write, load, seq_len: int) -> None:
     settings = ["pretrain.model.name=deepseek_v3", "pretrain.model.original_seq_len=32"]
-    assert load(write(), *settings, f"sft.training.seq_len={seq_len}").stage("sft") is not None
+    assert load(write(), *settings, f"sft.training.seq_len={seq_len}").modules["sft"]
 
 
 def test_what_llama4s_masks_would_do_is_refused(write, load, mistakes) -> None:
@@ -61,8 +61,8 @@ def test_what_llama4s_masks_would_do_is_refused(write, load, mistakes) -> None:
     sdpa = [*irope, "pretrain.model.attn_type=sdpa"]
     longer = [*sdpa, "pretrain.model.fixed_attn_block_size=63"]
     assert "pretrain.training.seq_len: found 64, and sdpa attends beyond the blocks" in mistakes(path, *longer)
-    assert load(path, *sdpa, "pretrain.model.fixed_attn_block_size=64").stage("pretrain") is not None
-    assert load(path, *longer, "pretrain.model.every_n_layers_nope=null").stage("pretrain") is not None
+    assert load(path, *sdpa, "pretrain.model.fixed_attn_block_size=64").modules["pretrain"]
+    assert load(path, *longer, "pretrain.model.every_n_layers_nope=null").modules["pretrain"]
 
 
 @pytest.mark.parametrize("family", ["qwen3", "gpt_oss"])
@@ -94,7 +94,7 @@ def test_experts_are_shared_by_ranks_that_share_the_rest(write, load, mistakes, 
     settings = ["pretrain.model.name=deepseek_v3", "pretrain.launcher.nproc_per_node=4"]
     settings += [f"pretrain.parallelism.{key}={value}" for key, value in degrees.items()]
     if expected is None:
-        assert load(write(), *settings).stage("pretrain") is not None
+        assert load(write(), *settings).modules["pretrain"]
     else:
         assert expected in mistakes(write(), *settings)
 
@@ -107,9 +107,9 @@ def test_validation_on_other_rows_than_prepared_ones_is_refused_where_torchtitan
     assert "pretrain.validation.enable: found true, and torchtitan" in mistakes(write(), *settings)
     streamed = [*settings, "pretrain.validation_data.dataset=someone/texts", "pretrain.validation_data.streaming=true"]
     assert "without streaming: those rows have a validator of their own" in mistakes(write(), *streamed)
-    assert load(write(), *streamed, "pretrain.validation_data.streaming=false").stage("pretrain") is not None
-    assert load(write(), *settings, "pretrain.training.mock_data=true").stage("pretrain") is not None
-    assert load(write(), *settings, "pretrain.model.name=llama3").stage("pretrain") is not None
+    assert load(write(), *streamed, "pretrain.validation_data.streaming=false").modules["pretrain"]
+    assert load(write(), *settings, "pretrain.training.mock_data=true").modules["pretrain"]
+    assert load(write(), *settings, "pretrain.model.name=llama3").modules["pretrain"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_published_model_is_trained_and_scored_in_the_experiment(write, load, 
     assert expected in mistakes(path, setting)
     for scored in ("[base]", "[pretrain]", "{mine: somewhere}"):
         settings = ("publish.model=pretrain", f"evaluate.models={scored}")
-        assert load(path, *settings).stage("publish") is not None
+        assert load(path, *settings).modules["publish"]
 
 
 def test_a_publish_module_alone_has_nothing_to_publish(write, mistakes) -> None:

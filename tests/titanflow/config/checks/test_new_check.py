@@ -10,7 +10,7 @@ import pytest
 from copied_packages import ROOT, copy_packages, run_there
 from tiny_experiment import write_tiny_experiment
 
-from titanflow.config.module import STAGE_OF
+from titanflow.runs.contract import KINDS
 
 CHECK = '''"""Refuses what this team never wants."""
 
@@ -69,4 +69,4 @@ def test_no_check_of_this_project_is_forgotten() -> None:
     tuples = {name for text in files.values() for name in re.findall(r"^(OF_\w+) = ", text, re.MULTILINE)}
 
     assert [name for path, name in functions if (own[path] if name[0] == "_" else words)[name] < 2] == []
-    assert tuples <= {"OF_TRAINING", *(f"OF_{stage.upper()}" for stage in STAGE_OF.values())}
+    assert tuples <= {"OF_TRAINING", *(f"OF_{kind.upper()}" for kind in KINDS)}

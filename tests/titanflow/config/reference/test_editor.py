@@ -114,7 +114,7 @@ def test_what_the_reader_takes_is_valid(kind: Kind, config: dict[str, Any]) -> N
 @pytest.mark.parametrize("experiment", ["stdlib", "families"])
 def test_every_value_of_a_resolved_module_is_valid(experiment: str) -> None:
     for module in load_experiment(experiment, starts=False).modules.values():
-        assert mistakes(OF_MODULES.get(module.stage, "training"), module.config) == []
+        assert mistakes(OF_MODULES.get(module.kind, "training"), module.config) == []
 
 
 # The others are made of the same parts, and an experiment's takes ten seconds.

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from finished_stage import write_checkpoint
 
+from titanflow.architectures.base import BaseArchitecture
 from titanflow.common.errors import ConfigError
 from titanflow.config.module import Module
 from titanflow.planning.evaluation.models import check_models, check_publishable, models_state
@@ -16,6 +17,10 @@ def check(tmp_path: Path, models: Any, *stages: str, backend: str = "hf", remote
     config = {"models": models, "backend": backend, "remote_code": remote_code or {}}
     module = Module("evaluate", "evaluate", "lm_eval", config, {"models": "evaluate.yaml:3"})
     others = {name: Module(name, name, "torchtitan", {}, {}) for name in stages}
+    if "sft" in others:
+        begun = "pretrain" if "pretrain" in others else "elsewhere"
+        folder = None if "pretrain" in others else tmp_path / begun
+        others["sft"].base = BaseArchitecture(begun, "llama3", "debugmodel", {}, 64, folder=folder)
     experiment: Any = SimpleNamespace(modules={**others, "evaluate": module})
     check_models(module, experiment, tmp_path / "runs")
 

@@ -41,9 +41,8 @@ def rows(configs: Path) -> Callable[..., dict[str, str]]:
 
 
 def sft_of(plan: Plan) -> tuple[BaseArchitecture, StageRun, Module]:
-    stage, module = plan.stage("sft"), plan.config.stage("sft")
+    stage, module = plan.stage("sft"), plan.config.modules["sft"]
     assert stage is not None
-    assert module is not None
     assert module.base is not None
     return module.base, stage.run, module
 

@@ -1,0 +1,112 @@
+"""The stages of an experiment: the kind and the place of each module, and which module a name means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from titanflow.common.errors import Problem, did_you_mean
+from titanflow.config.files.schema import dataclass_schema
+from titanflow.config.keys.experiment import ExperimentSpec, name_problem
+from titanflow.files.yaml_source import Leaf, Tree, first_origin
+from titanflow.runs.contract import KIND_OF, KINDS, StageKind
+
+if TYPE_CHECKING:
+    from titanflow.architectures.base import BaseArchitecture
+    from titanflow.config.module import Module
+
+BASE = "base"
+"""Among the names of models: what the fine-tuning starts from, a module or a model from outside."""
+LONE: tuple[StageKind, ...] = ("evaluate", "publish")
+"""Kinds of which an experiment has one module: both name as many models as there are."""
+TAKEN = ("prepare", BASE, "superseded", "modules")
+"""Names that mean something else in a run's folder, among models, or in ``--set``."""
+
+
+def kind_of(name: str, spec: Leaf | Tree | None) -> StageKind | None:
+    """The kind of an entry of ``modules``: its key ``stage``, or that which its name says; None for neither."""
+    named = spec.get("stage") if isinstance(spec, dict) else None
+    wanted = str(named.value) if isinstance(named, Leaf) and named.value is not None else name
+    found = KIND_OF.get(wanted)
+    return None if found == "prepare" else found
+
+
+def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list[Problem]:
+    """Mistakes in a module's name, in its kind, and of a kind that an experiment has once."""
+    key, origin, named = f"modules.{name}", first_origin(spec), spec.get("stage")
+    kinds = [kind for kind in KINDS if kind != "prepare"]
+    if (kind := kind_of(name, spec)) is None:
+        if isinstance(named, Leaf) and named.value is not None:
+            hint = did_you_mean(str(named.value), kinds)
+            return [Problem(f"found {str(named.value)!r}", f"{key}.stage", named.origin, ", ".join(kinds), hint)]
+        hint = did_you_mean(name, KIND_OF) or f"`{name}: {{stage: sft, …}}` says what the module does"
+        return [
+            Problem("the module's name says no kind of stage", key, origin, f"a key `stage`: {', '.join(kinds)}", hint)
+        ]
+    if name in (*TAKEN, *dataclass_schema(ExperimentSpec)["properties"]) or (name in KIND_OF and KIND_OF[name] != kind):
+        return [Problem("the name means something else", key, origin, "another name")]
+    if "." in name or (problem := name_problem(name, key, origin)):
+        problem = Problem(f"found {name!r}", key, origin, "a name without a dot") if "." in name else problem
+        return [problem] if problem else []
+    base = spec.get("base")
+    if kind in LONE and isinstance(base, Leaf) and base.value is not None:
+        return [Problem(f"found {base.value!r}", f"{key}.base", base.origin, "no base: nothing is trained here")]
+    twins = [one.name for one in earlier.values() if one.kind == kind and kind in LONE]
+    return [Problem(f"is of the kind {kind}, as {twin} is", key, origin, f"one module {kind}") for twin in twins]
+
+
+def in_order(modules: Mapping[str, Module]) -> list[Module]:
+    """The modules as they run: those that train as they are written, bases first; the evaluation; publishing."""
+    return sorted(modules.values(), key=lambda module: LONE.index(module.kind) if module.kind in LONE else -1)
+
+
+def module_of(kind: StageKind, modules: Mapping[str, Module]) -> Module | None:
+    """The only module of a kind; None where there is none, or more than one."""
+    found = [module for module in modules.values() if module.kind == kind]
+    return found[0] if len(found) == 1 else None
+
+
+def named_module(name: str, modules: Mapping[str, Module]) -> Module | None:
+    """The module that a key such as ``publish.model`` means: by its name, or by its kind if no other has that.
+
+    A kind stands for Primus's names, such as ``pre_trainer``, in the defaults of other modules. ``base`` is what the
+    fine-tuning starts from; None where that is a model from outside, or where fine-tunings start from several.
+    """
+    if name in modules:
+        return modules[name]
+    if name == BASE:
+        begun = fine_tuning_base(modules)
+        if begun is None:
+            return module_of("pretrain", modules)
+        return modules.get(begun.stage) if begun.folder is None else None
+    return module_of(KIND_OF[name], modules) if name in KINDS else None
+
+
+def fine_tuning_base(modules: Mapping[str, Module]) -> BaseArchitecture | None:
+    """What the fine-tunings start from that start from no other one; None without any, or if they differ."""
+    tuned = {name: module.base for name, module in modules.items() if module.kind not in ("pretrain", *LONE)}
+    found = {base.stage: base for base in tuned.values() if base is not None and base.stage not in tuned}
+    return next(iter(found.values())) if len(found) == 1 else None
+
+
+def base_folder(modules: Mapping[str, Module], run: Path) -> Path | None:
+    """The folder of the model that an evaluation calls :data:`BASE`, in a run's folder or outside of it."""
+    begun, module = fine_tuning_base(modules), named_module(BASE, modules)
+    if module is not None:
+        return run / module.name
+    return begun.folder if begun is not None else None
+
+
+def name_models(modules: Mapping[str, Module]) -> None:
+    """Puts the names of modules where ``evaluate.models`` and ``publish.model`` say a kind, as their defaults do."""
+
+    def named(name: str) -> str:
+        module = named_module(name, modules) if name != BASE else None
+        return module.name if module is not None and module.trains else name
+
+    for module in modules.values():
+        if module.kind == "publish" and isinstance(module.config["model"], str):
+            module.config["model"] = named(module.config["model"])
+        if module.kind == "evaluate" and isinstance(models := module.config["models"], list):
+            module.config["models"] = [named(name) if isinstance(name, str) else name for name in models]
