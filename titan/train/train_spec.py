@@ -153,7 +153,7 @@ def _validator_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Calla
         validator = _validator(job_config, **parts)
         if isinstance(validator, StageValidator) and job_config.samples.prompts:
             # It imports transformers, which a training without prompts doesn't need.
-            from titan.train.samples import samples_of
+            from titan.inference.samples import samples_of
 
             validator.samples = samples_of(run, job_config)
         return validator

@@ -26,7 +26,7 @@ from titan.train.dataloader import Batch, Rows, ValidationLoader
 from titan.train.streaming import WithinDocuments
 
 if TYPE_CHECKING:
-    from titan.train.samples import Samples
+    from titan.inference.samples import Samples
 
 
 class Unmasked(nn.Module):

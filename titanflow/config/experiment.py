@@ -18,12 +18,12 @@ from titanflow.common.errors import ConfigError, Problem, told_once
 from titanflow.common.files import expanded
 from titanflow.common.utf8_mode import check_utf8_mode, utf8_problem
 from titanflow.config.build_module import build_module
+from titanflow.config.checks.beside.during import check_scored_modules
 from titanflow.config.checks.family import check_exports
 from titanflow.config.checks.gate import check_gate
 from titanflow.config.checks.gguf import check_gguf
 from titanflow.config.checks.module import check_launch, check_module, overruled
 from titanflow.config.checks.processes.launcher import idle_sections, prepare_problems
-from titanflow.config.checks.while_training import check_scored_modules
 from titanflow.config.division import settle_parts
 from titanflow.config.files.schema import Schema, check, dataclass_schema, fitted
 from titanflow.config.files.tree import EXPERIMENTS, ConfigTree

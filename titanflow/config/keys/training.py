@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from titanflow.config.keys.beside.during import During
+from titanflow.config.keys.beside.samples import Samples
 from titanflow.config.keys.launcher import Launcher
-from titanflow.config.keys.while_training import During, Samples
 
 Document = Literal["file", "paragraph", "line"]
 Part = Literal["train", "dev", "test"]

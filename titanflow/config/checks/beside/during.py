@@ -1,4 +1,4 @@
-"""Refuses scores and answers beside a training where they couldn't be made, before anything is trained."""
+"""Refuses scores beside a training where they couldn't be made, before anything is trained."""
 
 from __future__ import annotations
 
@@ -45,29 +45,10 @@ def _check_place(module: Module) -> list[Problem]:
 
 
 def _check_tokenizer(module: Module) -> list[Problem]:
-    wanted = {"during.every": module.config["during"]["every"], "samples.prompts": module.config["samples"]["prompts"]}
-    if not module.config["training"]["mock_data"]:
+    if module.config["during"]["every"] is None or not module.config["training"]["mock_data"]:
         return []
-    message, hint = "the training reads random tokens (training.mock_data), which are no text", "leave it out"
-    return [module.problem(key, message, hint=hint) for key, value in wanted.items() if value]
-
-
-def _check_samples(module: Module) -> list[Problem]:
-    prompts, degrees = module.config["samples"]["prompts"], module.config["parallelism"]
-    if not prompts:
-        return []
-    key, problems = "samples.prompts", []
-    if not module.config["validation"]["enable"]:
-        message = "prompts are answered at each validation, and there is none"
-        problems.append(module.problem(key, message, "validation: {enable: true}"))
-    if not all(prompt.strip() for prompt in prompts):
-        problems.append(module.problem(key, "found an empty prompt", "a text to go on from"))
-    for kind in ("pipeline", "context"):
-        if degrees[f"{kind}_parallel_degree"] > 1:
-            message = f"found prompts, and with {kind} parallelism no rank has a whole text's next token"
-            hint = "during: {every: …} scores checkpoints under any parallelism"
-            problems.append(module.problem(key, message, "none", hint))
-    return problems
+    message = "the training reads random tokens (training.mock_data), which no question is asked in"
+    return [module.problem("during.every", message, hint="leave it out")]
 
 
 def check_scored_modules(modules: Iterable[Module]) -> list[Problem]:
@@ -83,4 +64,4 @@ def check_scored_modules(modules: Iterable[Module]) -> list[Problem]:
     ]
 
 
-OF_TRAINING = (_check_every, _check_place, _check_tokenizer, _check_samples)
+OF_TRAINING = (_check_every, _check_place, _check_tokenizer)

@@ -1,4 +1,4 @@
-"""The keys for what is done beside a training: scores of its checkpoints, and answers at each validation."""
+"""The keys of scores that are made beside a training."""
 
 from __future__ import annotations
 
@@ -23,14 +23,3 @@ class During:
     device: Literal["auto", "cpu", "shared"] = "auto"
     """Where it computes while the training runs: `auto` takes a GPU that no stage has, else the CPU; `cpu` the CPU;
     `shared` the training's own GPU, which then needs memory for both and trains more slowly."""
-
-
-@dataclass
-class Samples:
-    """Answers of the model that is being trained."""
-
-    prompts: list[str] = field(default_factory=list)
-    """Texts that the model goes on from at each validation, taking the likeliest token each time; in a fine-tuning each
-    is a user's message. The answers stand in the log, in `samples.jsonl` and in the report."""
-    max_new_tokens: int = 40
-    """The most tokens of an answer."""
