@@ -14,17 +14,18 @@ def _check_every(module: Module) -> list[Problem]:
     during, interval = module.config["during"], module.config["checkpoint"]["interval"]
     every = during["every"]
     if every is None:
-        idle = [key for key in ("tasks", "limit") if during[key]]
-        message, expected = f"during.{idle[0]} is set, and nothing is scored" if idle else "", "a number of steps"
-        return [module.problem("during.every", message, expected, _near(interval, interval))] if idle else []
+        hint = f"set during.every: {_near(interval, interval)}"
+        idle = [f"during.{key}" for key in ("tasks", "limit") if during[key]]
+        return [module.problem(key, "nothing is scored: during.every isn't set", hint=hint) for key in idle[:1]]
     if every % interval:
         message = f"found {every}, and a checkpoint is saved every {interval} steps (checkpoint.interval)"
-        return [module.problem("during.every", message, f"a multiple of {interval}", _near(every, interval))]
+        hint = f"during: {{every: {_near(every, interval)}}}"
+        return [module.problem("during.every", message, f"a multiple of {interval}", hint)]
     return []
 
 
-def _near(every: int, interval: int) -> str:
-    return f"during: {{every: {max(interval, round(every / interval) * interval)}}}"
+def _near(every: int, interval: int) -> int:
+    return max(interval, round(every / interval) * interval)
 
 
 def _check_place(module: Module) -> list[Problem]:
