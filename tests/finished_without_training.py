@@ -59,18 +59,19 @@ def write_checkpoint(folder: Path) -> Path:
 
 def _outputs(stage: StagePlan) -> StageResult:
     run, folder = stage.run, stage.run.folder
-    if stage.stage == "prepare":
+    if stage.kind == "prepare":
         for part in (run.config["tokenizer"], *run.config["datasets"]):
             Path(part["folder"]).mkdir(parents=True, exist_ok=True)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             (Path(run.config["tokenizer"]["folder"]) / name).write_text("{}")
         return PrepareResult(datasets={dataset["folder"]: {} for dataset in run.config["datasets"]})
-    if stage.stage in ("pretrain", "sft"):
+    if stage.run.trains:
         write_text_atomically(folder / "export" / "model.safetensors", "exported")
         write_checkpoint(folder)
         return finished_stage.train_result(
             folder,
             stage=stage.stage,
+            kind=stage.kind,
             step=STEP,
             model_name=run.config["model"]["name"],
             flavor=run.config["model"]["flavor"],
@@ -79,7 +80,7 @@ def _outputs(stage: StagePlan) -> StageResult:
             export=folder / "export",
             export_digests={"model.safetensors": ""},
         )
-    if stage.stage == "evaluate":
+    if stage.kind == "evaluate":
         (folder / "samples_sft_tiny_colour.jsonl").write_text("{}\n")
         return finished_stage.evaluate_result()
     return PublishResult(target="folder", location=str(folder / "model"))

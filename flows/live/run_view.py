@@ -15,7 +15,6 @@ from tasks.ui.standing import Standing, clock, scores, thousands
 from tasks.ui.watcher import Watcher
 from titanflow.common.console import one_line
 from titanflow.planning.stage_plan import Plan, StagePlan
-from titanflow.planning.view import STAGE_WIDTH
 from titanflow.report.summary import curve
 from titanflow.runs.contract import LIBRARY_LOG
 from titanflow.runs.results import StageResult
@@ -66,6 +65,10 @@ class RunView(Watcher):
         self._began = time.monotonic()
         self._doing = "starting Prefect"
         self._is_over = False
+
+    @property
+    def _width(self) -> int:
+        return max((len(name) for name in self._rows), default=0)
 
     def plans(self, plan: Plan) -> None:
         self._plan, self._rows, self._doing = plan, {stage.stage: Row(stage) for stage in plan.stages}, ""
@@ -143,7 +146,7 @@ class RunView(Watcher):
 
     def _stage(self, row: Row, now: float, width: int, ascii_only: bool) -> list[Text]:
         mark, plain_mark, style = MARKS[row.progress]
-        head = Text.assemble((f"{plain_mark if ascii_only else mark} ", style), f"{row.plan.stage:<{STAGE_WIDTH}}")
+        head = Text.assemble((f"{plain_mark if ascii_only else mark} ", style), f"{row.plan.stage:<{self._width}}")
         if row.progress == "runs" and row.standing is not None:
             return self._running(head, row, row.standing, now, width, ascii_only)
         if row.progress == "waits":

@@ -59,6 +59,10 @@ OnStaleOption = Annotated[
     OnStale | None,
     typer.Option("--on-stale", help="For a stage made from other inputs: refuse it, make it again, or use its output."),
 ]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="A stage to make, with those that it is made from; may be given several times."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -87,9 +91,10 @@ def reports_errors(function: Command, lasting: Collection[str] = ()) -> Command:
     return wrapper  # type: ignore[return-value]
 
 
-def with_options(settings: list[str] | None, **options: str | Path | None) -> list[str]:
+def with_options(settings: list[str] | None, **options: str | Path | list[str] | None) -> list[str]:
     """The settings and, as such, the options that were given; quoted, since a folder's name may look like YAML."""
-    given = [f"{key}={json.dumps(str(value))}" for key, value in options.items() if value is not None]
+    texts = {key: value if isinstance(value, list) else str(value) for key, value in options.items() if value}
+    given = [f"{key}={json.dumps(value)}" for key, value in texts.items()]
     return [*(settings or []), *given]
 
 

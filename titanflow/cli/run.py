@@ -16,6 +16,7 @@ from titanflow.cli.app import (
     ConfigsOption,
     ExperimentArgument,
     JsonOption,
+    OnlyOption,
     OnStaleOption,
     RunOption,
     SetOption,
@@ -34,6 +35,7 @@ def run(
     run_name: RunOption = None,
     settings: SetOption = None,
     workspace: WorkspaceOption = None,
+    only: OnlyOption = None,
     on_stale: OnStaleOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for another run that works in the same folder.")] = False,
     as_json: JsonOption = False,
@@ -43,7 +45,7 @@ def run(
     from titanflow.planning.plan import make_plan, run_folder
     from titanflow.planning.view import check_stale
 
-    own = with_options(settings, workspace=workspace)
+    own = with_options(settings, workspace=workspace, only=only)
     settings = with_options(own, on_stale=on_stale)
     folder = run_folder(experiment, configs, run_name, settings)
     if not wait:
@@ -92,6 +94,7 @@ def plan(
     run_name: RunOption = None,
     settings: SetOption = None,
     workspace: WorkspaceOption = None,
+    only: OnlyOption = None,
     on_stale: OnStaleOption = None,
     commands: Annotated[
         bool, typer.Option("--commands", help="Show each stage's command, and let torchrun check it.")
@@ -102,7 +105,7 @@ def plan(
     from titanflow.planning.plan import make_plan
     from titanflow.planning.view import inheritance_tables
 
-    settings = with_options(settings, on_stale=on_stale, workspace=workspace)
+    settings = with_options(settings, on_stale=on_stale, workspace=workspace, only=only)
     planned = make_plan(experiment, configs, run_name, settings, runs_here=False)
     show_warnings(planned.config)
     if as_json:

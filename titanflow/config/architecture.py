@@ -137,8 +137,8 @@ def _find_base(part: ModelPart, earlier: Mapping[str, Module]) -> tuple[BaseArch
     if base is not None or (part.is_broken and "/" not in wanted):
         return base, []
     expected = (
-        "a training module before this one, the folder of a finished stage or of a model that transformers loads, "
-        "or owner/name on the Hub"
+        "a training module that is written before this one, the folder of a finished stage or of a model that "
+        "transformers loads, or owner/name on the Hub"
     )
     return None, [Problem(f"found {wanted!r}", key, origin, expected, misplaced_revision("sft.base", wanted))]
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
-from titanflow.common.errors import ConfigError, Problem, told_once
+from titanflow.common.errors import ConfigError, Problem, did_you_mean, told_once
 from titanflow.common.files import expanded
 from titanflow.common.utf8_mode import check_utf8_mode, utf8_problem
 from titanflow.config.build_module import build_module
@@ -42,7 +42,7 @@ from titanflow.config.keys.lora_presets import settle_presets
 from titanflow.config.module import Module, stage_schema
 from titanflow.config.module_files import Entry, load, load_json
 from titanflow.config.overrides import Setting, lay_over
-from titanflow.config.stages import in_order, kind_of, module_of, name_models
+from titanflow.config.stages import in_order, kind_of, made_for, module_of, name_models
 from titanflow.files.json_source import GIVEN, is_json
 from titanflow.files.yaml_source import (
     Leaf,
@@ -109,8 +109,12 @@ def load_experiment(
     modules, mistakes = _build_modules(raw, over, source, left_out, bool(problems))
     if problems := problems + mistakes:
         raise ConfigError(problems)
-    warnings = _check_modules(modules, starts)
     spec = _spec_type().validate_python(plain(own))
+    if unknown := [name for name in spec.only if name not in modules]:
+        hint, origin = did_you_mean(unknown[0], modules), own["only"].origin
+        raise ConfigError(Problem(f"no module is {', '.join(unknown)}", "only", origin, ", ".join(modules), hint))
+    modules = made_for(spec.only, modules) if spec.only else modules
+    warnings = _check_modules(modules, starts)
     exp_name = spec.exp_name or source.stem
     origins = {key: leaf.origin for key, leaf in leaves(own)}
     origins |= {} if spec.exp_name else {"exp_name": f"the name of {source}"}

@@ -87,7 +87,7 @@ def lay_over(experiment: Tree, settings: Iterable[Setting]) -> tuple[dict[str, T
     """Writes the settings into an experiment's tree, in place; returns the modules' own settings, and mistakes.
 
     ``module.section.key`` overrides the module's files and the experiment, ``module.model`` names another file, and
-    any other key is one of the experiment file itself.
+    any other key is one of the experiment file itself. A module that is set to null is left out.
     """
     problems: list[Problem] = []
     modules = experiment.get("modules")
@@ -105,8 +105,12 @@ def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Settin
     spec = specs.get(module)
     if not isinstance(spec, dict):
         return _place_at_top(experiment, specs, setting)
+    if not key and setting.value is None:
+        del specs[module], over[module]
+        return None
     if not key:
-        return Problem("names a module, not a value in it", key=setting.key, origin=setting.origin)
+        hint = f"`{setting.key}=null` leaves the module out"
+        return Problem("names a module, not a value in it", key=setting.key, origin=setting.origin, hint=hint)
     # And so may those below its overrides: `modules.pretrain.overrides.training.steps`.
     target = spec if _is_of_spec(kind_of(module, spec), key, setting.tree) else over[module]
     set_leaf(target, key.removeprefix("overrides."), setting.tree)

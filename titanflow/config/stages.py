@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titanflow.common.errors import Problem, did_you_mean
 from titanflow.config.files.schema import dataclass_schema
-from titanflow.config.keys.experiment import ExperimentSpec, name_problem
+from titanflow.config.keys.experiment import ExperimentSpec
 from titanflow.files.yaml_source import Leaf, Tree, first_origin
 from titanflow.runs.contract import KIND_OF, KINDS, StageKind
 
@@ -20,6 +21,8 @@ BASE = "base"
 """Among the names of models: what the fine-tuning starts from, a module or a model from outside."""
 LONE: tuple[StageKind, ...] = ("evaluate", "publish")
 """Kinds of which an experiment has one module: both name as many models as there are."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+"""A folder's name, and with more around it that of a cluster's job, which Kubernetes limits to 63 letters."""
 TAKEN = ("prepare", BASE, "superseded", "modules")
 """Names that mean something else in a run's folder, among models, or in ``--set``."""
 
@@ -46,9 +49,9 @@ def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list
         ]
     if name in (*TAKEN, *dataclass_schema(ExperimentSpec)["properties"]) or (name in KIND_OF and KIND_OF[name] != kind):
         return [Problem("the name means something else", key, origin, "another name")]
-    if "." in name or (problem := name_problem(name, key, origin)):
-        problem = Problem(f"found {name!r}", key, origin, "a name without a dot") if "." in name else problem
-        return [problem] if problem else []
+    if _NAME.fullmatch(name) is None:
+        expected = "at most 40 letters (a to z), digits, dashes and underscores; first a letter or a digit"
+        return [Problem(f"found {name!r}", key, origin, expected)]
     base = spec.get("base")
     if kind in LONE and isinstance(base, Leaf) and base.value is not None:
         return [Problem(f"found {base.value!r}", f"{key}.base", base.origin, "no base: nothing is trained here")]
@@ -68,10 +71,10 @@ def module_of(kind: StageKind, modules: Mapping[str, Module]) -> Module | None:
 
 
 def named_module(name: str, modules: Mapping[str, Module]) -> Module | None:
-    """The module that a key such as ``publish.model`` means: by its name, or by its kind if no other has that.
+    """The module that a key such as ``publish.model`` means.
 
-    A kind stands for Primus's names, such as ``pre_trainer``, in the defaults of other modules. ``base`` is what the
-    fine-tuning starts from; None where that is a model from outside, or where fine-tunings start from several.
+    ``pretrain`` and ``sft``, which are defaults, mean modules of Primus's names, too: ``pre_trainer``. ``base`` is what
+    the fine-tuning starts from; None where that is a model from outside, or where fine-tunings start from several.
     """
     if name in modules:
         return modules[name]
@@ -80,7 +83,7 @@ def named_module(name: str, modules: Mapping[str, Module]) -> Module | None:
         if begun is None:
             return module_of("pretrain", modules)
         return modules.get(begun.stage) if begun.folder is None else None
-    return module_of(KIND_OF[name], modules) if name in KINDS else None
+    return next((one for one in modules.values() if name in KINDS and KIND_OF.get(one.name) == name), None)
 
 
 def fine_tuning_base(modules: Mapping[str, Module]) -> BaseArchitecture | None:
@@ -99,7 +102,7 @@ def base_folder(modules: Mapping[str, Module], run: Path) -> Path | None:
 
 
 def name_models(modules: Mapping[str, Module]) -> None:
-    """Puts the names of modules where ``evaluate.models`` and ``publish.model`` say a kind, as their defaults do."""
+    """Puts a module's own name where ``evaluate.models`` and ``publish.model`` call it otherwise, as defaults do."""
 
     def named(name: str) -> str:
         module = named_module(name, modules) if name != BASE else None
@@ -110,3 +113,24 @@ def name_models(modules: Mapping[str, Module]) -> None:
             module.config["model"] = named(module.config["model"])
         if module.kind == "evaluate" and isinstance(models := module.config["models"], list):
             module.config["models"] = [named(name) if isinstance(name, str) else name for name in models]
+
+
+def made_for(names: Sequence[str], modules: Mapping[str, Module]) -> dict[str, Module]:
+    """The named modules, and those that they are made from: bases, and the models that are evaluated or published."""
+    needed = list(names)
+    for name in needed:
+        needed += [one for one in _named_by(modules[name], modules) if one not in needed]
+    return {name: module for name, module in modules.items() if name in needed}
+
+
+def _named_by(module: Module, modules: Mapping[str, Module]) -> list[str]:
+    """The modules that a module names as its base or its models; a publication is made from the scores, too."""
+    if module.trains:
+        return [module.base.stage] if module.base is not None and module.base.folder is None else []
+    models = module.config["models"] if module.kind == "evaluate" else [module.config["model"]]
+    # Folders may be those of any training.
+    trained = [name for name, one in modules.items() if one.trains]
+    found = (
+        [one.name for name in models if (one := named_module(name, modules))] if isinstance(models, list) else trained
+    )
+    return found + [name for name, one in modules.items() if (module.kind, one.kind) == ("publish", "evaluate")]

@@ -261,7 +261,8 @@ def merge(base: Tree, over: Tree) -> Tree:
     """``base`` with ``over`` laid on top: mappings are merged, anything else is replaced.
 
     A section that is left empty (null) changes nothing of the one below it. A mapping that takes the place of a value
-    keeps it (:class:`Replacing`), for the check.
+    keeps it (:class:`Replacing`), for the check. A key that ``base`` lacks stands before the key that follows it in
+    ``over``: so a stage may be written between two of an experiment that is extended.
     """
     merged = dict(base)
     for key, value in over.items():
@@ -270,7 +271,18 @@ def merge(base: Tree, over: Tree) -> Tree:
             merged[key] = _laid_over(below, value)
         elif value.value is not None or not isinstance(below, dict):
             merged[key] = value
-    return merged
+    return {key: merged[key] for key in _in_both_orders(list(base), list(over))}
+
+
+def _in_both_orders(keys: list[str], more: list[str]) -> list[str]:
+    """``keys``, with those of ``more`` that it lacks before what follows them there."""
+    place = len(keys)
+    for key in reversed(more):
+        if key in keys:
+            place = keys.index(key)
+        else:
+            keys.insert(place, key)
+    return keys
 
 
 def _laid_over(below: Leaf | Tree | None, over: Tree) -> Tree:

@@ -20,27 +20,39 @@ from titanflow.runs.changes import Change
 from titanflow.runs.results import NOT_INHERITED
 
 STATE_STYLES = {"RUN": "yellow", "RESUME": "cyan", "CACHED": "green", "STALE": "bold red"}
-STAGE_WIDTH, STATE_WIDTH = 8, 6
-"""Characters of the longest stage's name, and of the longest state."""
+STATE_WIDTH = 6
+"""Characters of the longest state."""
 
 
 def plan_table(plan: Plan) -> RenderableType:
     """A plan's states and reasons; below each stage the values that changed, and where the new ones were written."""
     parts: list[RenderableType] = []
+    names = _names(plan)
+    width = max(name.cell_len for name in names.values())
     for stage in plan.stages:
         row = Table(box=None, pad_edge=False, show_header=False)
-        row.add_column(width=STAGE_WIDTH)
+        row.add_column(width=width)
         row.add_column(width=STATE_WIDTH)
-        row.add_row(stage.stage, Text(stage.state, style=STATE_STYLES[stage.state]), Text(stage.reason))
+        row.add_row(names[stage.stage], Text(stage.state, style=STATE_STYLES[stage.state]), Text(stage.reason))
         parts.append(uncut(row))
         if rows := [change for change in stage.changes if not change.parent]:
-            parts.append(_changes_table(rows))
+            parts.append(_changes_table(rows, width))
     return Group(*parts)
 
 
-def _changes_table(changes: list[Change]) -> Table:
+def _names(plan: Plan) -> dict[str, Text]:
+    """How each stage is called; where two have the same kind, a training with what it starts from."""
+    kinds = [stage.kind for stage in plan.stages]
+    names = {stage.stage: Text(stage.stage) for stage in plan.stages}
+    for stage in plan.stages if len(set(kinds)) < len(kinds) else ():
+        if stage.run.trains and stage.run.base is not None:
+            names[stage.stage].append(f" ← {stage.run.base.name}", "dim")
+    return names
+
+
+def _changes_table(changes: list[Change], width: int) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(width=STAGE_WIDTH)
+    table.add_column(width=width)
     table.add_column()
     table.add_column()
     table.add_column(style="dim")

@@ -59,7 +59,7 @@ def make_files(run: StageRun, settings: Publish, lineage: Lineage) -> GgufFiles:
         return GgufFiles()
     folder = run.folder / FOLDER
     arguments = ["--name", published_name(settings, run.experiment), "--formats", *settings.gguf]
-    if lineage.published.run.kind != "pretrain":
+    if lineage.is_tuned:
         arguments.append("--chats")
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     made_of = digest([arguments, folder_digests(lineage.export), versions])

@@ -112,6 +112,11 @@ class Lineage:
         return self.trained[-1]
 
     @property
+    def is_tuned(self) -> bool:
+        """Whether the model was fine-tuned, on conversations."""
+        return self.published.run.kind != "pretrain"
+
+    @property
     def base_model(self) -> str:
         """The repository that the first stage began with, if any."""
         return next((stage.result.base_model for stage in reversed(self.trained) if stage.result.base_model), "")

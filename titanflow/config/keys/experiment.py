@@ -111,6 +111,8 @@ class ExperimentSpec:
     """The processes of every stage; a module's own `launcher` goes before it."""
     prepare: Prepare = field(default_factory=Prepare)
     """How the data is prepared."""
+    only: list[str] = field(default_factory=list)
+    """The stages that a run makes, with those that they are made from; unset, all."""
     on_stale: OnStale = "error"
     """What happens to a stage that was made from other inputs: `error` refuses the run and says what changed, `rerun`
     makes it again (its old output moves to superseded/), `keep` uses its old output, and the manifest says so."""

@@ -17,6 +17,8 @@ from titanflow.publish.private import evaluation_secrets
 from titanflow.publish.settings import unpublishable
 from titanflow.runs.checkpoints import METADATA, complete_folders
 
+AMBIGUOUS = f"'{BASE}' could be several models: the fine-tunings start from different ones"
+
 
 def check_models(module: Module, experiment: Experiment, workspace: Path) -> None:
     """Refuses models that are no stage of the experiment, and folders that transformers can't load or that bring code.
@@ -42,7 +44,8 @@ def check_models(module: Module, experiment: Experiment, workspace: Path) -> Non
     else:
         stages = [name for name, other in experiment.modules.items() if other.trains]
         known = [*([BASE] if base_folder(experiment.modules, workspace) else []), *stages]
-        wrong = [f"{name!r} is no stage of this experiment" for name in models if name not in known]
+        wrong = [f"{name!r} is no stage of this experiment" for name in models if name not in [BASE, *known]]
+        wrong += [AMBIGUOUS] if BASE in models and BASE not in known and not wrong else []
         expected = ", ".join(known) or "a mapping from a name to a folder that transformers loads"
     if wrong or not module.config["models"]:
         messages = wrong or ["nothing to evaluate"]

@@ -60,7 +60,7 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle, signed_by: s
         settings=settings,
         tag=tag_of(settings, lineage.experiment, lineage.run),
         # A base model carries the template too, but has never seen a conversation.
-        chat=TEMPLATE_FILE in bundle and lineage.published.run.kind != "pretrain",
+        chat=TEMPLATE_FILE in bundle and lineage.is_tuned,
         code=modelling_code(bundle),
         has_curve=LOSS_CURVE in bundle,
         titanflow=__version__,

@@ -1,0 +1,147 @@
+"""The modules of an experiment are its stages: their kinds, names, bases and order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chain_experiment import write_chain
+
+from titanflow.common.errors import ConfigError
+from titanflow.config.experiment import Experiment, load_experiment
+from titanflow.config.overrides import parse_settings
+from titanflow.config.stages import named_module
+
+Load = Callable[..., Experiment]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Loads the chain with settings, or an experiment of these modules over the tiny one."""
+    configs = write_chain(tmp_path)
+
+    def load_chain(*settings: str, modules: str = "") -> Experiment:
+        if not modules:
+            return load_experiment("chain", configs, parse_settings(settings))
+        (configs / "experiments" / "own.yaml").write_text(f"extends: [tiny.yaml]\nmodules:\n{modules}")
+        return load_experiment("own", configs, parse_settings(settings))
+
+    return load_chain
+
+
+def test_a_stage_may_be_written_between_two_of_an_experiment_that_is_extended(load: Load) -> None:
+    modules = load().modules
+    assert [(one.name, one.kind) for one in modules.values()] == [
+        ("pretrain", "pretrain"),
+        ("mid", "pretrain"),
+        ("sft", "sft"),
+        ("sft_b", "sft"),
+        ("evaluate", "evaluate"),
+        ("publish", "publish"),
+    ]
+    assert {name: one.base and one.base.stage for name, one in modules.items() if one.trains} == {
+        "pretrain": None,
+        "mid": "pretrain",
+        "sft": "mid",
+        "sft_b": "mid",
+    }
+
+
+def test_a_pretraining_with_a_base_takes_its_architecture(load: Load) -> None:
+    mid = load().modules["mid"]
+    assert mid.model_args["dim"] == 32
+    assert mid.origins["model.name"] == "inherited from pretrain"
+    with pytest.raises(ConfigError, match="found 64, and pretrain has 32"):
+        load("mid.model.dim=64")
+    with pytest.raises(ConfigError, match="a training keeps its base's tokenizer"):
+        load("mid.tokenizer.vocab_size=400")
+
+
+def test_adapters_may_be_pretrained_beside_a_base_alone(load: Load) -> None:
+    assert load("mid.lora.rank=4").modules["mid"].config["lora"]["rank"] == 4
+    with pytest.raises(ConfigError, match="LoRA trains beside a finished base, and pretrain has none"):
+        load("pretrain.lora.rank=4")
+
+
+def test_training_stages_run_as_written_and_others_behind_them(load: Load) -> None:
+    modules = (
+        "  scores: {stage: evaluate, config: evaluate.yaml}\n"
+        "  more: {stage: pretrain, base: pretrain, overrides: {training: {seq_len: 48}}}\n"
+        "  evaluate: {stage: evaluate}\n"
+    )
+    with pytest.raises(ConfigError, match="is of the kind evaluate, as"):
+        load(modules=modules)
+    assert list(load("modules.evaluate=null", modules=modules).modules) == [
+        *("pretrain", "sft", "more", "scores", "publish"),
+    ]
+
+
+def test_what_starts_from_several_models_has_no_one_base(load: Load) -> None:
+    bases = {
+        "mid": (),
+        # One that goes on from another fine-tuning has the same beginning.
+        "mid ": ("sft_b.sft.base=sft",),
+        "": ("sft_b.sft.base=pretrain",),
+    }
+    for name, settings in bases.items():
+        found = named_module("base", load(*settings).modules)
+        assert (found.name if found is not None else "") == name.strip()
+
+
+@pytest.mark.parametrize(
+    ("modules", "told"),
+    [
+        ("  mid: {base: pretrain}\n", r"own.yaml:3: modules.mid: the module's name says no kind.*a key `stage`"),
+        ("  sfd: {}\n", "did you mean sft?"),
+        ("  mid: {stage: sftt}\n", r"own.yaml:3: modules.mid.stage: found 'sftt'.*did you mean sft\?"),
+        ("  prepare: {stage: pretrain}\n", "modules.prepare: the name means something else"),
+        ("  base: {stage: pretrain}\n", "modules.base: the name means something else"),
+        ("  nightly: {stage: pretrain}\n", "modules.nightly: the name means something else"),
+        ("  sft: {stage: pretrain}\n", "modules.sft: the name means something else"),
+        ("  a.b: {stage: pretrain}\n", r"modules.a\.b: found 'a\.b'.*digits, dashes and underscores"),
+        ("  ../a: {stage: pretrain}\n", r"modules.*found '\.\./a'"),
+        ("  'ü b': {stage: pretrain}\n", "found 'ü b'"),
+        (f"  {'a' * 60}: {{stage: pretrain}}\n", "at most 40 letters"),
+        ("  two: {stage: publish}\n", "modules.two: is of the kind publish, as publish is"),
+        ("  evaluate: {base: sft}\n", r"modules.evaluate.base: found 'sft'.*nothing is trained here"),
+        ("  sft: {base: later}\n  later: {stage: sft}\n", r"sft.sft.base: found 'later'.*written before this one"),
+        ("  a: {stage: sft, base: b}\n  b: {stage: sft, base: a}\n", r"a.sft.base: found 'b'"),
+        ("  a: {stage: sft, base: a}\n", r"a.sft.base: found 'a'"),
+        ("  a: {stage: sft, base: evaluate}\n", r"a.sft.base: found 'evaluate'"),
+    ],
+)
+def test_a_mistake_in_a_name_a_kind_or_a_base_is_told(load: Load, modules: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=f"(?s){told}"):
+        load(modules=modules)
+
+
+def test_a_name_that_is_written_twice_is_one_mistake(load: Load) -> None:
+    with pytest.raises(ConfigError, match=r"own.yaml:4.*mid"):
+        load(modules="  mid: {stage: pretrain, base: pretrain}\n  mid: {stage: sft}\n")
+
+
+def names(experiment: Experiment) -> list[Any]:
+    return list(experiment.modules)
+
+
+def test_only_some_stages_with_what_they_are_made_from(load: Load) -> None:
+    assert names(load("only=[sft_b]")) == ["pretrain", "mid", "sft_b"]
+    assert names(load("only=[pretrain]")) == ["pretrain"]
+    assert names(load("only=[evaluate]", "evaluate.models=[sft]")) == ["pretrain", "mid", "sft", "evaluate"]
+    assert names(load("only=[publish]", "evaluate.models=[sft_b]")) == [
+        *("pretrain", "mid", "sft_b", "evaluate", "publish"),
+    ]
+    with pytest.raises(ConfigError, match=r"(?s)only: no module is sft_c.*did you mean sft_b\?"):
+        load("only=[sft_c]")
+
+
+def test_a_module_that_is_set_to_null_is_left_out(load: Load) -> None:
+    left = load("modules.sft_b=null", "evaluate.models=[sft]", "publish.model=sft")
+    assert names(left) == ["pretrain", "mid", "sft", "evaluate", "publish"]
+    # Another stage of its kind takes no place of it.
+    with pytest.raises(ConfigError, match=r"publish.model: found 'sft', which no module of this experiment trains"):
+        load("sft=null", "publish.model=sft")
+    with pytest.raises(ConfigError, match="sft=null` leaves the module out"):
+        load("sft=3")
