@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from chain_experiment import write_chain
 from tiny_experiment import write_tiny_experiment
 from tiny_plans import edit, refusal
 
+from titanflow.common.errors import ConfigError
 from titanflow.planning.plan import make_plan
 
 
@@ -83,6 +85,24 @@ def test_what_is_scored_follows_the_evaluate_module_and_its_dev_part(configs: Pa
     assert during.data.train != plan.stage("evaluate").run.data.train
     prepared = [one["folder"] for one in plan.stage("prepare").run.config["datasets"]]
     assert str(during.data.train) in prepared
+
+
+def test_any_training_of_a_chain_is_scored_by_its_own_tasks(tmp_path: Path) -> None:
+    chain = write_chain(tmp_path)
+    settings = ["mid.during.every=4", "sft_b.during={every: 4, limit: 2}", "evaluate.models=[sft_b]"]
+    plan = make_plan("chain", chain, overrides=settings)
+    found = {stage.stage: stage.during for stage in plan.stages if stage.during}
+    assert {name: during.folder.relative_to(plan.folder).as_posix() for name, during in found.items()} == {
+        "mid": "mid/during",
+        "sft_b": "sft_b/during",
+    }
+    assert (found["sft_b"].stage, found["sft_b"].kind, found["sft_b"].config["limit"]) == (
+        "sft_b-during",
+        "evaluate",
+        2,
+    )
+    with pytest.raises(ConfigError, match=r"sft_b\.during\.every: found 6"):
+        make_plan("chain", chain, overrides=["sft_b.during.every=6"])
 
 
 def test_a_source_without_a_dev_part_is_refused(configs: Path, tmp_path: Path) -> None:
