@@ -249,13 +249,10 @@ class Trainer(torchtitan.train.Trainer):
             self.validator.validate(self.model_parts, self.step)
 
     def _load(self) -> None:
-        config = self.job_config.checkpoint
         if dist.get_rank() == 0:
             checkpoint.remove_incomplete(self.folder)
         dist.barrier()
-        found = checkpoint.sound_resume_point(
-            self.folder, self.job_config.training.steps, config.load_step, self._cpu_group
-        )
+        found = checkpoint.sound_resume_point(self.folder, self.job_config.training.steps, self._cpu_group)
         if found is not None:
             check_ranks(read_contents(found.path).shapes, data_parallel_degree(self.parallel_dims))
             if self.job_config.lora.rank:

@@ -53,11 +53,8 @@ def complete_checkpoints(folder: Path) -> Iterator[Checkpoint]:
         yield Checkpoint(step, path, any(key.startswith("optimizer.") for key in read_contents(path).shapes))
 
 
-def resume_point(folder: Path, steps: int, load_step: int = -1) -> Checkpoint | None:
-    """Where a stage resumes: its newest complete checkpoint with a training state; None to start afresh.
-
-    ``load_step`` is the step that the config asks for, -1 the newest.
-    """
+def resume_point(folder: Path, steps: int) -> Checkpoint | None:
+    """Where a stage resumes: its newest complete checkpoint with a training state; None to start afresh."""
     last = newest = None
     for checkpoint in complete_checkpoints(folder):
         last = last or checkpoint
@@ -72,27 +69,16 @@ def resume_point(folder: Path, steps: int, load_step: int = -1) -> Checkpoint | 
                 hint="start the run afresh under another name; with last_save_model_only: false it could be resumed",
             )
         )
-    if load_step >= 0 and (newest is None or newest.step != load_step):
-        raise ConfigError(
-            Problem(
-                f"found {load_step}, but a run goes on from its newest checkpoint, "
-                f"{newest.path if newest else 'and there is none'}",
-                key="checkpoint.load_step",
-                hint="leave it out; to branch off, give another run that step as checkpoint.initial_load_path",
-            )
-        )
     return newest
 
 
-def sound_resume_point(
-    folder: Path, steps: int, load_step: int = -1, group: dist.ProcessGroup | None = None
-) -> Checkpoint | None:
+def sound_resume_point(folder: Path, steps: int, group: dist.ProcessGroup | None = None) -> Checkpoint | None:
     """:func:`resume_point` among checkpoints with the bytes that were written; others are set aside.
 
     Each rank of ``group`` reads a part; without a group this process is alone.
     """
     rank, ranks = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
-    while found := resume_point(folder, steps, load_step):
+    while found := resume_point(folder, steps):
         reasons: list[str] = [damage(found.path, rank, ranks)]
         if group is not None:
             reasons, own = [""] * ranks, reasons[0]

@@ -144,8 +144,9 @@ class HubUnreachable(HubError, StageLost):
 
 def did_you_mean(name: Any, known: Iterable[str]) -> str:
     """The known name that is nearest, as a hint; empty where none is near."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"did you mean {near[0]}?" if near else ""
+    lower = {one.lower(): one for one in reversed(list(known))}
+    near = difflib.get_close_matches(str(name).lower(), lower, n=1)
+    return f"did you mean {lower[near[0]]}?" if near else ""
 
 
 @contextlib.contextmanager

@@ -15,6 +15,13 @@ def expanded(named: str | Path) -> Path:
         return Path(named)
 
 
+def unwritable_name(named: str) -> str:
+    """Why a folder can't be meant by this name, if it would be made: it would be another one. Empty where it can."""
+    if not named.strip():
+        return "an empty text would be the current folder"
+    return f"there is no user {named[1:].partition('/')[0]!r}" if str(expanded(named)).startswith("~") else ""
+
+
 def hidden_sibling(path: Path) -> Path:
     """A name beside ``path`` that nobody else writes to; a process id is another process's on another machine."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}")

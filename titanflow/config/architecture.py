@@ -21,6 +21,7 @@ from titanflow.config.model_args import (
     resolve_model_args,
     set_argument,
     split_overrides,
+    twice_set,
     without_empty_sections,
 )
 from titanflow.config.stages import named_module
@@ -73,6 +74,7 @@ def resolve_architecture(part: ModelPart, model_schema: Schema, earlier: Mapping
     """
     sections, key = part.sections, part.module
     section = _section(sections, "model")
+    written = _section(sections, "experimental").get("custom_import")
     base, problems = _find_base(part, earlier) if _has_base(part) else (None, [])
     found = Architecture(base=base, problems=problems)
     if base is not None:
@@ -85,14 +87,14 @@ def resolve_architecture(part: ModelPart, model_schema: Schema, earlier: Mapping
     if custom is None and isinstance(name, Leaf) and name.value in OWN_FAMILIES:
         set_leaf(sections, "experimental.custom_import", Leaf(OWN_FAMILIES[name.value], f"the family {name.value}"))
     is_custom = known is None and isinstance(custom, Leaf) and bool(custom.value)
-    if isinstance(custom, Leaf) and is_custom and base is None and not source_files(str(custom.value)):
-        place = f"{key}.experimental.custom_import ({custom.origin})"
-        found.warnings.append(f"{place}: no module {custom.value!r} here, nor on the Python path of this machine")
+    if isinstance(written, Leaf) and written.value and not source_files(str(written.value)):
+        place = f"{key}.experimental.custom_import ({written.origin})"
+        found.warnings.append(f"{place}: no module {written.value!r} here, nor on the Python path of this machine")
     args_schema = known["schema"] if known else None
     sections["model"], overrides = split_overrides(section, model_schema, args_schema, is_custom)
     flat = dict(leaves(overrides))
     params, wrong = read_params(part.params, f"{key}.params")
-    found.problems += wrong
+    found.problems += [*wrong, *twice_set(flat, params, key)]
     settings = part.settings if isinstance(part.settings, dict) else {}
     last = {one: flat[one] for one, _ in leaves(settings) if one in flat}
     found.overrides = without_empty_sections({**flat, **params, **last}, args_schema)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pydantic import TypeAdapter
 
 from titanflow.common.errors import ConfigError, Problem, did_you_mean, told_once
-from titanflow.common.files import expanded
+from titanflow.common.files import expanded, unwritable_name
 from titanflow.common.utf8_mode import check_utf8_mode, utf8_problem
 from titanflow.config.build_module import build_module
 from titanflow.config.checks.beside.during import check_scored_modules
@@ -28,7 +28,7 @@ from titanflow.config.division import settle_parts
 from titanflow.config.files.schema import Schema, check, dataclass_schema, fitted
 from titanflow.config.files.tree import EXPERIMENTS, ConfigTree
 from titanflow.config.ignored import Ignored, idle_names, read_ignored
-from titanflow.config.keys.bounds import PREPARE, bounded
+from titanflow.config.keys.bounds import EXPERIMENT, bounded
 from titanflow.config.keys.experiment import (
     EXP_NAME,
     WHO,
@@ -121,6 +121,10 @@ def load_experiment(
     _put_name(modules, exp_name)
     if problems := prepare_problems(spec.prepare.launcher, origins):
         raise ConfigError(problems)
+    if unwritable := unwritable_name(spec.workspace):
+        raise ConfigError(
+            Problem(f"found {spec.workspace!r}: {unwritable}", "workspace", origins.get("workspace", ""), "a folder")
+        )
     if problem := utf8_problem(str(expanded(spec.workspace).absolute()), "workspace", origins.get("workspace", "")):
         raise ConfigError(problem)
     ignored += [line for module in modules.values() for line in module.ignored]
@@ -159,7 +163,7 @@ def _spec_type() -> TypeAdapter[ExperimentSpec]:
 
 
 def _schema() -> Schema:
-    return bounded(dataclass_schema(ExperimentSpec), PREPARE)
+    return bounded(dataclass_schema(ExperimentSpec), EXPERIMENT)
 
 
 class _Source(NamedTuple):
@@ -246,7 +250,7 @@ def _build_modules(
         expected = "each module under its name, `pretrain: {config: …}`, or a list of mappings that have a `name`"
         return {}, [Problem("found a list", "modules", specs.origin, expected)]
     if not isinstance(specs, dict) or not specs:
-        origin = specs.origin if isinstance(specs, Leaf) else str(source.path or GIVEN)
+        origin = specs.origin if isinstance(specs, Leaf) else str(source)
         return {}, [Problem("the experiment has no modules", "modules", origin)]
     launcher = raw.get("launcher")
     common = launcher if isinstance(launcher, dict) else {}

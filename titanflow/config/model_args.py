@@ -55,13 +55,27 @@ def read_params(params: Any, key: str) -> tuple[Tree, list[Problem]]:
     if isinstance(overrides, Leaf) and overrides.value is not None:
         expected = "a mapping: model.n_layers: 4"
         return {}, [Problem(f"found {overrides.value!r}", f"{key}.model_overrides", overrides.origin, expected)]
-    flat = dict(leaves(overrides)) if isinstance(overrides, dict) else {}
-    problems = []
+    pairs = list(leaves(overrides)) if isinstance(overrides, dict) else []
+    flat, problems = dict(pairs), []
+    for name, leaf in pairs:
+        # `model.dim` and `model: {dim: …}` are two keys of YAML and one argument.
+        problems += twice_set({name: leaf}, {name: flat[name]}, key.removesuffix(".params"), "model.")
     if invalid := [name for name in flat if not name.startswith("model.")]:
         message, origin = f"Invalid override keys detected: {sorted(invalid)}", flat[invalid[0]].origin
         expected = ", ".join(f"model.{name}" for name in sorted(invalid))
         problems.append(Problem(message, f"{key}.model_overrides", origin, expected))
     return {name.removeprefix("model."): leaf for name, leaf in flat.items() if name.startswith("model.")}, problems
+
+
+def twice_set(one: Tree, other: Tree, key: str, head: str = "") -> list[Problem]:
+    """Arguments to which a single file gives two values, in two of the places that may name one."""
+    both = [(name, leaf, other[name]) for name, leaf in one.items() if name in other]
+    return [
+        Problem(f"found {leaf.value!r}, and {again.value!r} ({again.origin})", place, leaf.origin, "one of both")
+        for name, leaf, again in both
+        if leaf.value != again.value and leaf.file == again.file and (leaf.file or leaf.origin == again.origin)
+        for place in [f"{key}.model.{name.removeprefix(head)}"]
+    ]
 
 
 def check_params(params: Any, key: str, schema: Schema, trains: bool) -> list[Problem]:

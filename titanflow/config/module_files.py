@@ -10,10 +10,10 @@ from typing import Any
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.files.tree import ConfigTree, Room
 from titanflow.config.ignored import Ignored
-from titanflow.files.interpolation import interpolate
+from titanflow.files.interpolation import replaced
 from titanflow.files.json_source import GIVEN, parse_tree
 from titanflow.files.toml_source import read_toml
-from titanflow.files.yaml_source import Leaf, Tree, display, first_origin, in_one_line, merge, read_tree, remade
+from titanflow.files.yaml_source import Leaf, Tree, display, first_origin, in_one_line, merge, read_tree
 from titanflow.runs.contract import StageKind
 
 DATA = ("data", "validation_data")
@@ -128,7 +128,7 @@ def load(path: Path, room: Room) -> tuple[Tree, list[Problem]]:
         ConfigError: one of the files can't be read, or they extend each other in a circle.
     """
     problems: list[Problem] = []
-    return _replaced(_extended(path, room, ()), problems), problems
+    return replaced(_extended(path, room, ()), problems), problems
 
 
 def load_json(text: str, room: Room) -> tuple[Tree, list[Problem]]:
@@ -138,21 +138,7 @@ def load_json(text: str, room: Room) -> tuple[Tree, list[Problem]]:
         ConfigError: it can't be read, or a file that it extends.
     """
     problems: list[Problem] = []
-    return _replaced(_over_parents(parse_tree(text), None, room, ()), problems), problems
-
-
-def _replaced(tree: Tree, problems: list[Problem]) -> Tree:
-    """The tree with each reference replaced. Only a text has references, alone or in a list."""
-    made: Tree = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            made[key] = _replaced(value, problems)
-        elif isinstance(value.value, str | list | dict):
-            made[key], found = interpolate(key, value)
-            problems += found
-        else:
-            made[key] = value
-    return remade(tree, made)
+    return replaced(_over_parents(parse_tree(text), None, room, ()), problems), problems
 
 
 def _extended(path: Path, room: Room, below: tuple[Path, ...]) -> Tree:
@@ -182,6 +168,6 @@ def _parents(path: Path | None, extends: Leaf | Tree) -> Iterator[Leaf]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError(
-            Problem("extends takes a list of files", key="extends", origin=display(path) if path else GIVEN)
+            Problem("takes a list of files", key="extends", origin=origin or (display(path) if path else GIVEN))
         )
     yield from (Leaf(name, origin, file=path) for name in names)

@@ -15,6 +15,7 @@ from titanflow.config.files.schema import closest, dataclass_schema, known_keys
 from titanflow.config.keys.experiment import ExperimentSpec
 from titanflow.config.module import stage_schema
 from titanflow.config.stages import kind_of
+from titanflow.files.interpolation import replaced
 from titanflow.files.yaml_source import Leaf, Tree, as_tree, may_be_text, parse_mapping, parse_scalar, set_leaf
 from titanflow.runs.contract import StageKind
 
@@ -86,6 +87,8 @@ def _of_text(key: str, text: str, origin: str) -> Setting:
 def lay_over(experiment: Tree, settings: Iterable[Setting]) -> tuple[dict[str, Tree], list[Problem]]:
     """Writes the settings into an experiment's tree, in place; returns the modules' own settings, and mistakes.
 
+    References are replaced as in a file, and only here: before that, a setting may be handed on as a flow's parameter.
+
     ``module.section.key`` overrides the module's files and the experiment, ``module.model`` names another file, and
     any other key is one of the experiment file itself. A module that is set to null is left out.
     """
@@ -94,26 +97,27 @@ def lay_over(experiment: Tree, settings: Iterable[Setting]) -> tuple[dict[str, T
     specs = modules if isinstance(modules, dict) else {}
     over: dict[str, Tree] = {name: {} for name in specs}
     for setting in settings:
-        if problem := _place(experiment, specs, over, setting):
+        tree = replaced({setting.key: setting.tree}, problems)[setting.key]
+        if problem := _place(experiment, specs, over, setting, tree):
             problems.append(problem)
     return over, problems
 
 
-def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Setting) -> Problem | None:
+def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Setting, tree: Leaf | Tree) -> Problem | None:
     # Keys may be written as in the experiment's file, too: `modules.pretrain.model`.
     module, _, key = setting.key.removeprefix("modules.").partition(".")
     spec = specs.get(module)
     if not isinstance(spec, dict):
-        return _place_at_top(experiment, specs, setting)
-    if not key and setting.value is None:
+        return _place_at_top(experiment, specs, setting, tree)
+    if not key and isinstance(tree, Leaf) and tree.value is None:
         del specs[module], over[module]
         return None
     if not key:
         hint = f"`{setting.key}=null` leaves the module out"
         return Problem("names a module, not a value in it", key=setting.key, origin=setting.origin, hint=hint)
     # And so may those below its overrides: `modules.pretrain.overrides.training.steps`.
-    target = spec if _is_of_spec(kind_of(module, spec), key, setting.tree) else over[module]
-    set_leaf(target, key.removeprefix("overrides."), setting.tree)
+    target = spec if _is_of_spec(kind_of(module, spec), key, tree) else over[module]
+    set_leaf(target, key.removeprefix("overrides."), tree)
     return None
 
 
@@ -125,10 +129,10 @@ def _is_of_spec(kind: StageKind | None, key: str, value: Leaf | Tree) -> bool:
     return key == "params" or key.startswith("params.")
 
 
-def _place_at_top(experiment: Tree, specs: Tree, setting: Setting) -> Problem | None:
+def _place_at_top(experiment: Tree, specs: Tree, setting: Setting, tree: Leaf | Tree) -> Problem | None:
     known = [key for key in known_keys(dataclass_schema(ExperimentSpec)) if key != "modules"]
     if setting.key in known:
-        set_leaf(experiment, setting.key, setting.tree)
+        set_leaf(experiment, setting.key, tree)
         return None
     kinds, modules = {name: kind_of(name, spec) for name, spec in specs.items()}, list(specs)
     hint = _by_kind(setting.key, kinds) or scheduler_hint(setting.key, setting.value, known, "")

@@ -9,12 +9,28 @@ from typing import Any
 
 from titanflow.common.errors import Problem
 from titanflow.common.utf8_mode import utf8_problem
-from titanflow.files.yaml_source import Leaf, parse_scalar
+from titanflow.files.yaml_source import Leaf, Tree, parse_scalar, remade
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SECRET = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|CREDENTIALS?)(?![A-Z])", re.I)
 """The name of a variable that holds a credential; TOKENIZER and MAX_TOKENS don't match."""
 FORM = "${NAME} or ${NAME:default}"
+SHELL = re.compile(r"(?:^|/)\$([A-Za-z_][A-Za-z0-9_]*)(?=/|$)")
+"""A shell's way to write a variable, alone or as a part of a path; here it would be the name of a folder."""
+
+
+def replaced(tree: Tree, problems: list[Problem], prefix: str = "") -> Tree:
+    """The tree with each reference replaced; adds the mistakes. Only a text has references, alone or in a list."""
+    made: Tree = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            made[key] = replaced(value, problems, f"{prefix}{key}.")
+        elif isinstance(value.value, str | list | dict):
+            made[key], found = interpolate(f"{prefix}{key}", value)
+            problems += found
+        else:
+            made[key] = value
+    return remade(tree, made)
 
 
 def interpolate(key: str, leaf: Leaf) -> tuple[Leaf, list[Problem]]:
@@ -51,15 +67,19 @@ class _References:
             return [one for one, _ in both], [one if text is None else text for one, text in both]
         if isinstance(value, dict):
             return {key: self.replaced(item)[0] for key, item in value.items()}, None
-        if not isinstance(value, str) or "${" not in value:
+        if not isinstance(value, str) or "$" not in value:
             return value, None
         try:
+            _refuse_shells(value)
+            if "${" not in value:
+                return value, None
             if not value.startswith("${") or _end(value, 0) != len(value):
                 return self._joined(value), None
             found, is_default, _ = self._reference(value, 0)
         except _Malformed as error:
-            hint = "a default that begins with a minus is written as ${NAME: -1}"
-            self.problems.append(Problem(f"found {error}", self.key, self.origin, FORM, hint))
+            found, minus = str(error), "a default that begins with a minus is written as ${NAME: -1}"
+            hint = minus if found.startswith("${") else f"a text that is meant so: ${{DOLLAR:$}}{found[1:]}"
+            self.problems.append(Problem(f"found {found}", self.key, self.origin, FORM, hint))
             return value, None
         # A default is YAML. The environment's value is a text, so quotation marks belong to it.
         if not is_default and found[:1] in ("'", '"'):
@@ -100,7 +120,13 @@ class _References:
             expected = f"export {name[0]}=…, or ${{{name[0]}:default}} here"
             self.problems.append(Problem(message, self.key, self.origin, expected))
             return "", False, end
+        _refuse_shells(default)
         return self._joined(default), True, end
+
+
+def _refuse_shells(text: str) -> None:
+    if found := SHELL.search(text):
+        raise _Malformed(f"${found[1]}")
 
 
 def _end(value: str, start: int) -> int:

@@ -1,15 +1,12 @@
 """YAML with the file and line of each value kept.
 
 A file becomes a tree: a mapping is a ``dict``, anything else a :class:`Leaf`, which knows where it was written.
-Numbers follow YAML 1.2: ``1e-4`` is a number, ``0100`` is 100 and ``10:30`` a text. YAML 1.1 reads these as a text, 64
-and 630. A date such as ``2026-11-21`` stays the text that it is written as.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,34 +16,10 @@ from typing import Any, TypeAlias
 import yaml
 
 from titanflow.common.errors import ConfigError, Problem
+from titanflow.files.yaml_loader import TAG, Loader
 
-FLOAT = re.compile(
-    r"^[-+]?(?:\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|nan)$", re.I
-)
-INTEGER = re.compile(r"^(?:[-+]?\d[\d_]*|0o[0-7]+|0x[0-9a-fA-F]+)$")
-_TAG = "tag:yaml.org,2002:"
 BY_NAME = "modules"
 """The key at the top of a file whose value may also be a list of mappings, each with a ``name``."""
-_REPLACED = (f"{_TAG}float", f"{_TAG}int", f"{_TAG}timestamp")
-
-
-class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's numbers, and without dates."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML reads a class attribute)
-        first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_integer(self, node: yaml.ScalarNode) -> int:
-        """Reads ``0o17``, ``0x1f`` or a decimal number, which may begin with zeros."""
-        text = node.value.replace("_", "")
-        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
-
-
-Loader.add_implicit_resolver(f"{_TAG}float", FLOAT, list("-+0123456789."))
-Loader.add_implicit_resolver(f"{_TAG}int", INTEGER, list("-+0123456789"))
-Loader.add_constructor(f"{_TAG}int", Loader.construct_integer)
 
 
 @dataclass(frozen=True)
@@ -173,7 +146,7 @@ def _by_name(node: yaml.Node) -> yaml.Node:
         # A second ``name`` stays, so that the schema refuses it as an unknown key.
         item.value = [other for other in item.value if other is not pair]
         pairs.append((pair[1], item))
-    return yaml.MappingNode(f"{_TAG}map", pairs, node.start_mark, node.end_mark)
+    return yaml.MappingNode(f"{TAG}map", pairs, node.start_mark, node.end_mark)
 
 
 def _name_of(node: yaml.Node) -> tuple[yaml.Node, yaml.Node] | None:
@@ -186,7 +159,7 @@ def _mapping(node: yaml.MappingNode, file: _File, problems: list[Problem], above
     tree: Tree = {}
     merged: Tree = {}
     above = (*above, node)
-    if node.tag != f"{_TAG}map":
+    if node.tag != f"{TAG}map":
         problems.append(Problem(f"found the tag {node.tag}", origin=file.line(node), expected="no tag"))
     for key_node, value_node in node.value:
         key, origin = key_node.value, file.line(key_node)

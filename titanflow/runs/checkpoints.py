@@ -21,6 +21,8 @@ from typing import IO, Any, NamedTuple
 from titanflow.common.collector import collector_at_rest
 from titanflow.common.errors import ConfigError, DataError, Problem
 
+CHECKPOINTS = "checkpoint"
+"""The folder of them in a training stage's own."""
 METADATA = ".metadata"
 TRAINING_STATE = ("optimizer", "lr_scheduler", "dataloader", "train_state")
 """The parts of a full checkpoint beside the model, whose own keys lie flat at the top."""

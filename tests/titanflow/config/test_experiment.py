@@ -112,7 +112,7 @@ def test_several_mistakes_are_reported_together(write, mistakes) -> None:
         ({}, ["sft.data.path=null"], ["sft.data: fine-tuning has nothing to train on", "modules.sft.data"]),
         ({"modules__base": "extends: [pretrain.yaml]"}, [], ["a cycle", "base.yaml → ", "pretrain.yaml"]),
         ({"modules__base": "extends: [nosuch.yaml]"}, [], ["extends: no file 'nosuch.yaml'", "a file in "]),
-        ({"modules__base": "extends: 3"}, [], ["extends takes a list of files"]),
+        ({"modules__base": "extends: 3"}, [], ["base.yaml:1: extends: takes a list of files"]),
         ({"modules__base": "training: {gc_freq: '${NOT_SET_ANYWHERE}'}"}, [], ["NOT_SET_ANYWHERE", "no default"]),
         ({"experiments__exp": "exp_name: x"}, [], ["the experiment has no modules"]),
         (

@@ -60,6 +60,9 @@ def _check_one(module: Module, section: str, data: dict[str, Any], written: set[
         hint = f"set {module.name}.{section}.{named[0]} to null, or name another data file in `{section}:`"
         message = f"two sources: {' and '.join(named)}"
         problems.append(module.problem(f"{section}.{named[1]}", message, expected="one of them", hint=hint))
+    if isinstance(paths := data.get("path"), list) and not all(one.strip() for one in paths):
+        message = f"found {paths}, and an empty text would be the current folder"
+        problems.append(module.problem(f"{section}.path", message, 'files, folders or patterns; "." is this folder'))
     if (limit := data.get("limit")) is not None and limit < 1:
         expected, hint = "1 or more", "leave it out to read all rows"
         problems.append(module.problem(f"{section}.limit", f"found {limit}", expected, hint))

@@ -14,7 +14,7 @@ DEVICE = re.compile(r"(cpu|cuda|mps|xpu|npu|hpu)(:\d+)?")
 def _check_values(module: Module) -> list[Problem]:
     problems, size, limit = [], module.config["batch_size"], module.config["limit"]
     if isinstance(size, str) and not BATCH_SIZE.fullmatch(size):
-        hint = f"take the quotes off: {size}" if size.isdigit() and int(size) else ""
+        hint = f"take the quotes off: {size}" if size.isdecimal() and int(size) else ""
         expected = "a whole number above 0, auto, or auto:N, as auto:4"
         problems.append(module.problem("batch_size", f"found {size!r}", expected, hint))
     if limit is not None and limit >= 1 and limit != int(limit):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from titanflow.common.errors import Problem
-from titanflow.runs.checkpoints import TRAINING_STATE, exclusion_refusal
+from titanflow.runs.checkpoints import CHECKPOINTS, TRAINING_STATE, exclusion_refusal
 
 REFUSED = {
     "checkpoint.create_seed_checkpoint": "torchtitan would save the untrained model and end; a stage trains",
@@ -33,10 +33,25 @@ def refused_values(config: Mapping[str, Any]) -> list[Problem]:
     if (mode := config["comm"]["mode"]) != "default":
         why = "the ranks would exchange nothing, and each train a model of its own"
         problems.append(Problem(f"found {mode!r}", "comm.mode", expected="default", hint=why))
+    if (step := config["checkpoint"]["load_step"]) >= 0:
+        why = "to branch off from that step, give another run its folder as checkpoint.initial_load_path"
+        found = f"found {step}, and a run goes on from its newest checkpoint"
+        problems.append(Problem(found, "checkpoint.load_step", expected="-1", hint=why))
+    if (folder := config["checkpoint"]["folder"]) != CHECKPOINTS:
+        why = "later stages, `titanflow export` and a resumed run look there"
+        problems.append(Problem(f"found {folder!r}", "checkpoint.folder", expected=CHECKPOINTS, hint=why))
+    profiling = config["profiling"]
+    if profiling["enable_profiling"] and (lacks := _steps_of_a_profile(profiling)) > profiling["profile_freq"]:
+        expected = f"at least {lacks}: profiler_warmup + profiler_active"
+        problems.append(Problem(f"found {profiling['profile_freq']}", "profiling.profile_freq", expected=expected))
     if reason := exclusion_refusal(config["checkpoint"]["exclude_from_loading"]):
         expected = f"some of {', '.join(TRAINING_STATE)}, and lr_scheduler wherever optimizer is"
         problems.append(Problem(reason, "checkpoint.exclude_from_loading", expected=expected))
     return problems
+
+
+def _steps_of_a_profile(profiling: Mapping[str, Any]) -> int:
+    return int(profiling["profiler_warmup"] + profiling["profiler_active"])
 
 
 def rate_problems(optimizer: Mapping[str, Any], groups: Iterable[str]) -> list[Problem]:

@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 
 from titanflow.common.errors import Problem
+from titanflow.common.utf8_mode import utf8_problem
 from titanflow.config.files.foreign_names import foreign_hint
 from titanflow.config.files.scheduler_names import scheduler_hint
 from titanflow.files.yaml_source import (
@@ -232,12 +233,14 @@ def _wrong_value(key: str, leaf: Leaf, schema: Schema) -> Problem:
     kind = "text" if isinstance(found, str) else type(found).__name__
     message = f"found {found!r} ({kind})" if found is not None else "found null"
     hint = ""
-    if isinstance(found, str) and any(accepts(value, schema) for value in _numbers(found)):
+    if isinstance(found, str) and found.isascii() and any(accepts(value, schema) for value in _numbers(found)):
         hint = f"take the quotes off: {found}"
     elif _holds_bool(found) and _takes_text(schema):
         hint = "a text that reads like a truth value (true, false; in a list yes, no, on and off, too) needs quotes"
     elif isinstance(found, list) and any(type(one) in (int, float) for one in found) and _takes_text(schema):
         hint = "put quotes around a number that is meant as a text"
+    elif isinstance(found, str) and (near := _other_case(found, schema)):
+        hint = f"did you mean {near}?"
     elif found in ("float16", "fp16", "half") and accepts("bfloat16", schema):
         hint = "float16 would need its losses scaled, which torchtitan doesn't do; bfloat16 has float32's range"
     expected = describe(schema)
@@ -248,6 +251,12 @@ def _wrong_value(key: str, leaf: Leaf, schema: Schema) -> Problem:
 
 def _holds_bool(found: Any) -> bool:
     return any(isinstance(one, bool) for one in (found if isinstance(found, list) else [found]))
+
+
+def _other_case(found: str, schema: Schema) -> str:
+    """The choice that differs from the found one in upper and lower case alone; empty where none does."""
+    choices = [one for option in schema.get("anyOf", [schema]) for one in option.get("enum", ())]
+    return next((one for one in choices if isinstance(one, str) and one.lower() == found.lower()), "")
 
 
 def _takes_text(schema: Schema) -> bool:
@@ -280,8 +289,8 @@ def accepts(value: Any, schema: Schema) -> bool:
             # No bound of a training is infinite, and NaN compares with nothing.
             return is_number and math.isfinite(value) and _within(value, schema)
         case "string":
-            # No file system, log or database takes a NUL.
-            return isinstance(value, str) and "\0" not in value
+            # No file system, log or database takes a NUL, and no file half a character ("\ud800").
+            return isinstance(value, str) and "\0" not in value and not utf8_problem(value, "")
         case "boolean":
             return isinstance(value, bool)
         case "null":

@@ -226,4 +226,7 @@ def _other_kind(name: str, places: Iterable[Path]) -> str:
     paths = [place / expanded(one) for place in places for one in _names(name)]
     # As in is_file.
     there = next((path for path in paths if os.path.exists(path)), None)  # noqa: PTH110
-    return "" if there is None else f"{display(there)} is a {'file' if is_file(there) else 'folder'}"
+    if there is None:
+        return ""
+    kind = "a file" if is_file(there) else "a folder" if there.is_dir() else "neither a file nor a folder"
+    return f"{display(there)} is {kind}"

@@ -13,6 +13,7 @@ SHARE = {"minimum": 0, "maximum": 1}
 BELOW_ONE = {"minimum": 0, "exclusiveMaximum": 1}
 SEED = {"minimum": 0, "maximum": 2**32 - 1}
 """The seeds that numpy takes."""
+TORCH_SEED = {"minimum": 0, "maximum": 2**64 - 1}
 OR_ALL = {"minimum": -1}
 """A count; to torchtitan, -1 means all."""
 LAUNCHER = {
@@ -30,6 +31,14 @@ PREPARE = {
     f"prepare.{key}": LAUNCHER[key]
     for key in ("launcher.nproc_per_node", "launcher.nnodes", "launcher.slurm.save_seconds")
 }
+EXPERIMENT: Mapping[str, Mapping[str, float]] = {
+    **PREPARE,
+    **LAUNCHER,
+    "price_per_hour": NATURAL,
+    "retries.lost": NATURAL,
+    "retries.delay": NATURAL,
+    "nightly.keep": NATURAL,
+}
 """The experiment's own."""
 
 TRAINING: Mapping[str, Mapping[str, float]] = {
@@ -40,25 +49,44 @@ TRAINING: Mapping[str, Mapping[str, float]] = {
     "training.global_batch_size": OR_ALL,
     "training.max_norm": POSITIVE,
     "training.skip_rows": NATURAL,
+    "training.gc_freq": COUNT,
+    **{f"{section}.dataloader.num_workers": NATURAL for section in ("training", "validation")},
+    **{f"{section}.dataloader.prefetch_factor": COUNT for section in ("training", "validation")},
     "optimizer.lr": NATURAL,
     "optimizer.beta1": BELOW_ONE,
     "optimizer.beta2": BELOW_ONE,
     "optimizer.eps": NATURAL,
     "optimizer.weight_decay": NATURAL,
     "lr_scheduler.warmup_steps": NATURAL,
+    "lr_scheduler.total_steps": COUNT,
     "lr_scheduler.decay_ratio": SHARE,
     "lr_scheduler.min_lr_factor": SHARE,
+    "parallelism.expert_parallel_degree": COUNT,
+    "parallelism.expert_tensor_parallel_degree": COUNT,
     "parallelism.pipeline_parallel_microbatch_size": COUNT,
     "parallelism.pipeline_parallel_layers_per_stage": COUNT,
     "parallelism.pipeline_parallel_first_stage_less_layers": NATURAL,
     "parallelism.pipeline_parallel_last_stage_less_layers": NATURAL,
+    "activation_checkpoint.memory_budget": SHARE,
     "checkpoint.interval": COUNT,
     "checkpoint.keep_latest_k": NATURAL,
     "validation.freq": COUNT,
+    "validation.seq_len": COUNT,
     "validation.steps": OR_ALL,
     "validation.local_batch_size": COUNT,
     "metrics.log_freq": COUNT,
-    "debug.seed": NATURAL,
+    "profiling.profile_freq": COUNT,
+    "profiling.profiler_active": COUNT,
+    "profiling.profiler_warmup": NATURAL,
+    "comm.init_timeout_seconds": COUNT,
+    "comm.train_timeout_seconds": COUNT,
+    "comm.trace_buf_size": NATURAL,
+    "fault_tolerance.group_size": NATURAL,
+    "fault_tolerance.replica_id": NATURAL,
+    "fault_tolerance.min_replica_size": COUNT,
+    "fault_tolerance.process_group_timeout_ms": COUNT,
+    "tokenizer.vocab_size": COUNT,
+    "debug.seed": TORCH_SEED,
     "chat.proof_rows": NATURAL,
     "lora.rank": NATURAL,
     "lora.alpha": POSITIVE,

@@ -6,7 +6,7 @@ from functools import cache
 
 from titanflow.architectures.torchtitan import load_snapshot
 from titanflow.config.files.schema import Schema, inline
-from titanflow.config.keys.bounds import LAUNCHER, PREPARE, bounded
+from titanflow.config.keys.bounds import EXPERIMENT, bounded
 from titanflow.config.keys.docs import described_schema
 from titanflow.config.keys.experiment import ExperimentSpec, ModuleSpec
 from titanflow.config.module import stage_schema
@@ -50,8 +50,7 @@ def family_schemas() -> dict[str, Schema]:
 
 
 def _experiment() -> Schema:
-    bounds = {**PREPARE, **LAUNCHER}
-    schema = bounded(described_schema(ExperimentSpec), bounds)
+    schema = bounded(described_schema(ExperimentSpec), EXPERIMENT)
     modules = {**schema["properties"]["modules"], "additionalProperties": described_schema(ModuleSpec)}
     return {**schema, "properties": {**schema["properties"], "modules": modules}}
 

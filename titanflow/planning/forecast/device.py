@@ -76,7 +76,7 @@ def parse_gpus(answer: str) -> tuple[DeviceSpec, ...]:
     """Parses nvidia-smi's lines, ``name, MiB`` each; the memory may be unknown."""
     lines = [line.rpartition(",") for line in answer.splitlines() if "," in line]
     return tuple(
-        DeviceSpec("cuda", name.strip(), int(memory) * MIB if memory.strip().isdigit() else None)
+        DeviceSpec("cuda", name.strip(), int(memory) * MIB if memory.strip().isdecimal() else None)
         for name, _, memory in lines
     )
 
@@ -107,7 +107,7 @@ def _cgroup_limits(proc: Path, cgroups: Path) -> list[int | None]:
 
 def _limit(file: Path) -> int | None:
     text = "\n".join(_lines(file)).strip()
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isdecimal() else None
 
 
 def _cpu_model() -> str:

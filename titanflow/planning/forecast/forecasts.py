@@ -84,7 +84,7 @@ def _asked_of_a_cluster(launcher: Mapping[str, Any]) -> DeviceSpec | None:
     what, *words = str(launcher["slurm"]["gres"] or "").split(":")
     if what != "gpu" and device != "cuda":
         return None
-    return _gpu(words[0] if words and not words[0].isdigit() else "")
+    return _gpu(words[0] if words and not words[0].isdecimal() else "")
 
 
 def _gpu(name: str) -> DeviceSpec:
@@ -99,6 +99,6 @@ def _capitals(name: str) -> str:
 def _visible(gpus: tuple[DeviceSpec, ...], visible: str | None) -> tuple[DeviceSpec, ...]:
     """The GPUs that are named by number; all if they are named otherwise."""
     numbers = [name.strip() for name in (visible or "").split(",")]
-    if not all(name.isdigit() and int(name) < len(gpus) for name in numbers):
+    if not all(name.isdecimal() and int(name) < len(gpus) for name in numbers):
         return gpus
     return tuple(gpus[int(name)] for name in numbers)

@@ -111,7 +111,7 @@ def _activations(config: Mapping[str, Any], family: str, args: Args, layout: Lay
         # The first of each two matrix products is kept, and the output of attention.
         a_token = sum(kept + layer // 3 for layer in layers) + max(layers)
     elif mode == "selective":
-        every = max(1, int(option)) if option.isdigit() else 1
+        every = max(1, int(option)) if option.isdecimal() else 1
         a_token = sum(kept if (n + 1) % every == 0 else layer for n, layer in enumerate(layers)) + max(layers)
     elif mode == "memory_budget":
         share = float(settings["memory_budget"])

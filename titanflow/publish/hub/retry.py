@@ -174,4 +174,4 @@ def retry_after(error: BaseException) -> float | None:
     if not value:
         fields = dict(part.strip().partition("=")[::2] for part in headers.get("ratelimit", "").split(";"))
         value = fields.get("t", "") if fields.get("r") == "0" else ""
-    return float(value) if value.strip().isdigit() else None
+    return float(value) if value.strip().isdecimal() else None

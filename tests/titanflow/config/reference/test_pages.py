@@ -104,7 +104,7 @@ def test_every_key_says_what_it_is_for_and_what_it_takes(page: str) -> None:
     [
         ("training", "training.steps", "a whole number, at least 1<br>default `10000`", "How many train steps to run"),
         ("experiment", "launcher.nnodes", "a whole number, at least 1<br>default `1`", "Machines."),
-        ("experiment", "price_per_hour", "a number or null", "What an hour of one device costs"),
+        ("experiment", "price_per_hour", "a number, at least 0 or null", "What an hour of one device costs"),
         ("training", "optimizer.beta1", "a number, at least 0 and below 1<br>default `0.9`", "first moment"),
         ("model", "qwen3.model.moe_args.top_k", "a whole number<br>default `1`", "Experts that compute a token"),
     ],
