@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
 from prefect.states import Completed, State
 
+from tasks.during.evaluator import During, scored_beside
 from tasks.jobs.fetch import fetch_from_hub
 from tasks.jobs.follow import left_job, run_job
 from tasks.jobs.slurm import NoAnswerError
@@ -95,8 +96,8 @@ def _result(
                 logger.info("%s: %s is in %s", plan.stage, what, aside)
             record_start(plan, manifest, str(flow_run.id or ""))
         if not plan.is_job:
-            with device_lock(run, progress.waits):
-                return launch(plan.stage, run.folder, plan.command, environment, progress)
+            with device_lock(run, progress.waits), scored_beside(plan, environment, logger) as during:
+                return _launched(plan, environment, progress, during)
         if job is None:
             fetch_from_hub(plan, environment)
         begun_at = saved_so_far(run.folder)
@@ -119,6 +120,20 @@ def _result(
                 raise StageCutShort(f"{error}\n    it {nothing}, and {hint}", error.remedy) from error
             logger.warning("%s", error)
         plan, job, silent_since = resumed(plan), None, None
+
+
+def _launched(plan: StagePlan, environment: dict[str, str], progress: Progress, during: During | None) -> StageResult:
+    """Runs the stage's process on this machine, and scores its checkpoints beside it."""
+
+    def look(records: list[dict[str, Any]]) -> None:
+        progress(records)
+        if during is not None:
+            during()
+
+    result = launch(plan.stage, plan.run.folder, plan.command, environment, look)
+    if during is not None:
+        during.finish()
+    return result
 
 
 def _answered(ask: Callable[[], Answer], say: Callable[[str], None]) -> Answer:

@@ -17,6 +17,8 @@ from titanflow.runs.contract import TRAINED, StageRun
 ON_DEVICES = (*TRAINED, "evaluate")
 POLL_SECONDS = 1.0
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+PLACE = "titanflow-gpus"
+"""The folder of the locks, in the system's for temporary files."""
 
 
 def stage_gpus(run: StageRun, machine: Device, environ: Mapping[str, str]) -> list[str]:
@@ -40,17 +42,18 @@ def gpu_names(machine: Device, environ: Mapping[str, str] = os.environ) -> list[
 def device_lock(run: StageRun, say: Callable[[str], None], folder: Path | None = None) -> Iterator[None]:
     """Holds the stage's GPUs, telling ``say`` whom it waits for; the system frees them however this process ends."""
     # In the system's folder for temporary files: the locks are this machine's, for all its users.
-    place = folder or Path(tempfile.gettempdir()) / "titanflow-gpus"
+    place = folder or Path(tempfile.gettempdir()) / PLACE
     with contextlib.ExitStack() as stack:
         # All take them in the same order, so that no two stages wait for each other.
         for gpu in sorted(stage_gpus(run, this_machine(), os.environ)):
-            file = stack.enter_context(_opened(place, gpu))
+            file = stack.enter_context(opened(place, gpu))
             _wait_for(file, gpu, say)
             sign(file, f"{run.stage} of {run.experiment}/{run.run} (process {os.getpid()})")
         yield
 
 
-def _opened(place: Path, gpu: str) -> IO[str]:
+def opened(place: Path, gpu: str) -> IO[str]:
+    """The file of a GPU's lock, made usable for all users."""
     place.mkdir(parents=True, exist_ok=True)
     path = place / f"{gpu.replace('/', '-')}.lock"
     file = path.open("a+", encoding="utf-8")

@@ -91,6 +91,9 @@ class Artifacts:
 def loss_curve(records: Sequence[dict[str, Any]], title: str) -> str | None:
     """A ``data:`` URI of an SVG with training and validation loss; None for fewer than two points."""
     panel = loss_panel(records, title)
-    if panel is None:
-        return None
-    return "data:image/svg+xml;base64," + base64.b64encode(draw([panel])).decode()
+    return data_uri(draw([panel])) if panel else None
+
+
+def data_uri(svg: bytes) -> str:
+    """A picture as an address that holds it."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()

@@ -7,11 +7,12 @@ from typing import Any
 
 from tasks.ui.artifacts import Artifacts, Logger, loss_curve
 from tasks.ui.results import links, rows
+from tasks.ui.scores import score_curves, score_rows
 from tasks.ui.standing import Standing, beside_the_ring, describe
 from tasks.ui.tables import begin_tables, finish_tables
 from tasks.ui.watcher import STEP_LINE, watcher
 from titanflow.runs.contract import METRICS_FILE, StageRun
-from titanflow.runs.metrics import read_metrics
+from titanflow.runs.metrics import EVALUATIONS_FILE, read_metrics
 from titanflow.runs.results import StageResult
 
 LINE_SECONDS = 10.0
@@ -69,6 +70,10 @@ class Progress:
         records = read_metrics(self.run.folder / METRICS_FILE)
         if curve := loss_curve(records, f"{self.run.experiment} {stage}"):
             self._artifacts.image("loss", curve, f"Loss of {stage}")
+        evaluations = read_metrics(self.run.folder / EVALUATIONS_FILE)
+        self._artifacts.table("scores", score_rows(evaluations), f"Scores of {stage} while it trained")
+        if curves := score_curves(evaluations):
+            self._artifacts.image("score-curves", curves, f"Scores of {stage} while it trained")
         for what, (text, url) in links(self.run.folder, result).items():
             self._artifacts.link(what, url, text)
         watcher().ends(stage, result)

@@ -13,7 +13,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -42,17 +42,19 @@ from titanflow.publish.card.score_table import metrics, score
 from titanflow.runs.contamination import Contamination
 from titanflow.runs.contract import LIBRARY_LOG, METRICS_FILE, RESULT_FILE, StageRun
 from titanflow.runs.errors import ERROR_FILE, log_to_stderr, record_failure
-from titanflow.runs.results import CutPrompts, EvaluateResult, Greedy, write_result
+from titanflow.runs.results import CutPrompts, EvaluateResult, Greedy, TrackerRecord, write_result
 from titanflow.runs.torchrun import end_with_torchrun
 
 PACKAGES = ("lm_eval", "transformers", "torch", "datasets", "tokenizers")
 
 ALONE = Ranks()
+Log = Callable[[StageRun, Evaluate, EvaluateResult], dict[str, TrackerRecord]]
+"""Tells the trackers of the scores."""
 
 logger = logging.getLogger("titanflow.evaluate")
 
 
-def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
+def evaluate_stage(run: StageRun, ranks: Ranks = ALONE, log: Log = log_scores) -> EvaluateResult:
     """Evaluates every model on every task; scores and samples go into the stage's folder."""
     started = time.monotonic()
     settings = _settings(run)
@@ -70,7 +72,7 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
     dropped = contamination.dropped_items if contamination else {}
     kept = KeptScores(run.folder.parent / KEPT_FOLDER, asked, run.data.train, settings, dropped)
     total = len(models) * len(settings.tasks)
-    with (run.folder / LIBRARY_LOG).open("w", encoding="utf-8") as log:
+    with (run.folder / LIBRARY_LOG).open("w", encoding="utf-8") as printed:
         for name, loading in models.items():
             lm = ranks.load(load_lm, loading)
             if settings.backend != "native":
@@ -84,7 +86,7 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
                         given = (settings.num_fewshot, settings.seed, settings.gen_kwargs, asked.of_ones_own)
                         loaded = load_task(manager, task, *given)
                         items = scored_items(contamination, loaded["tasks"])
-                        scored = evaluate_task(lm, loaded, task, settings, log, items)
+                        scored = evaluate_task(lm, loaded, task, settings, printed, items)
                         scored = kept.keep(task, loading, scored)
                     collected[name].append(scored)
                     done = sum(map(len, collected.values()))
@@ -96,7 +98,9 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
     try:
         check_unchanged(models)
         seconds = time.monotonic() - started
-        return _result(run, settings, asked, models, collected, greedy, contamination, seconds)
+        result = _result(run, settings, asked, models, collected, greedy, contamination, seconds)
+        result.trackers = log(run, settings, result)
+        return result
     finally:
         # The scores are in the result now, or the model changed while they were computed.
         kept.forget()
@@ -164,7 +168,7 @@ def _result(
         for name, scored in collected.items()
     }
     items = prepared_items(run.data.train)
-    result = EvaluateResult(
+    return EvaluateResult(
         stage=run.stage,
         scores=scores,
         folders={name: loading.folder for name, loading in models.items()},
@@ -194,8 +198,6 @@ def _result(
         versions=_versions(),
         seconds=seconds,
     )
-    result.trackers = log_scores(run, settings, result)
-    return result
 
 
 def _seeds(settings: Evaluate) -> dict[str, int]:
@@ -219,7 +221,7 @@ def _errors_written(folder: Path, ranks: Ranks) -> Iterator[None]:
         sys.exit(code)
 
 
-def main(run_file: Path) -> None:
+def main(run_file: Path, log: Log = log_scores) -> None:
     """Runs the stage of a ``run.yaml``; writes ``result.json``, or ``error.json`` and exits with status 1 or 2."""
     log_to_stderr()
     end_with_torchrun()
@@ -235,7 +237,7 @@ def main(run_file: Path) -> None:
         (run.folder / name).unlink(missing_ok=True)
     # At rest until a model is loaded.
     with _errors_written(run.folder, ranks), collector_at_rest():
-        result = evaluate_stage(run, ranks)
+        result = evaluate_stage(run, ranks, log)
         write_result(run.folder, result)
         logger.info("%d models on %d tasks in %.1f s", len(result.folders), len(result.n_shot), result.seconds)
 

@@ -153,6 +153,15 @@ def _dataloader_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Call
 
 def _validator_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Callable[..., BaseValidator]:
     def build(job_config: JobConfig, **parts: Any) -> BaseValidator:
+        validator = _validator(job_config, **parts)
+        if isinstance(validator, StageValidator) and job_config.samples.prompts:
+            # It imports transformers, which a training without prompts doesn't need.
+            from titan.inference.samples import samples_of
+
+            validator.samples = samples_of(run, job_config)
+        return validator
+
+    def _validator(job_config: JobConfig, **parts: Any) -> BaseValidator:
         seq_len = validation_seq_len(run, job_config)
         if run.data.validation is not None:
             rows = open_rows(nearest(run, run.data.validation), seq_len)

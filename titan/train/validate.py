@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -23,6 +24,9 @@ from torchtitan.tools.logging import logger
 from titan.models.documents import Inputs, document_inputs
 from titan.train.dataloader import Batch, Rows, ValidationLoader
 from titan.train.streaming import WithinDocuments
+
+if TYPE_CHECKING:
+    from titan.inference.samples import Samples
 
 
 class Unmasked(nn.Module):
@@ -44,6 +48,7 @@ class StageValidator(Validator):
     """
 
     validation_dataloader: Iterable[Batch]
+    samples: Samples | None = None
 
     def __init__(
         self, rows: Rows, job_config: JobConfig, dp_world_size: int, dp_rank: int, trim: bool = False, **parts: Any
@@ -83,6 +88,9 @@ class StageValidator(Validator):
             logger.warning(f"validate step: {step:2}  no loss: not one token of the validation rows has a label")
         else:
             self.metrics_processor.log_validation(loss=loss, step=step)
+        if self.samples is not None:
+            with evaluating(model_parts):
+                self.samples.answer(self, model_parts, step)
         self.metrics_processor.ntokens_since_last_log = tokens
         self.metrics_processor.time_last_log += time.perf_counter() - started
 
@@ -90,13 +98,9 @@ class StageValidator(Validator):
     def mean_loss(self, *model_parts: nn.Module) -> float | None:
         """The summed loss of all tokens of all ranks, divided by their number; None where there are none."""
         sums = torch.zeros(2, dtype=torch.float64, device=utils.device_type)
-        for part in model_parts:
-            part.eval()
-        for input_dict, labels in self.validation_dataloader:
-            sums += self._batch_sums(list(model_parts), input_dict, labels)
-        for part in model_parts:
-            part.train()
-            reshard(part)
+        with evaluating(model_parts):
+            for input_dict, labels in self.validation_dataloader:
+                sums += self._batch_sums(list(model_parts), input_dict, labels)
         loss, tokens = self.of_all_ranks(sums).tolist()
         return loss / tokens if tokens else None
 
@@ -145,6 +149,17 @@ class StageValidator(Validator):
             else:
                 self.pp_schedule.eval(**extra_kwargs, **last)
         return losses
+
+
+@contextmanager
+def evaluating(model_parts: Iterable[nn.Module]) -> Iterator[None]:
+    """Forward passes within this context drop nothing, and leave a model behind that can be saved."""
+    for part in model_parts:
+        part.eval()
+    yield
+    for part in model_parts:
+        part.train()
+        reshard(part)
 
 
 def reshard(part: nn.Module) -> None:

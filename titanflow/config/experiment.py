@@ -18,6 +18,7 @@ from titanflow.common.errors import ConfigError, Problem, did_you_mean, told_onc
 from titanflow.common.files import expanded, unwritable_name
 from titanflow.common.utf8_mode import check_utf8_mode, utf8_problem
 from titanflow.config.build_module import build_module
+from titanflow.config.checks.beside.during import check_scored_modules
 from titanflow.config.checks.family import check_exports
 from titanflow.config.checks.gate import check_gate
 from titanflow.config.checks.gguf import check_gguf
@@ -222,6 +223,7 @@ def _check_modules(modules: dict[str, Module], starts: bool) -> list[str]:
     lacks = [problem for module in modules.values() for problem in check_launch(module)]
     problems += [*(lacks if starts else ()), *check_exports(modules), *check_gate(modules), *check_gguf(modules)]
     problems += unlike_models(modules)
+    problems += check_scored_modules(modules.values())
     if problems:
         raise ConfigError(problems)
     return [f"a run would be refused: {problem}" for problem in told_once(lacks)]

@@ -38,6 +38,8 @@ NO_EFFECT = {
     "validation_data",
     "tokenizer",
     "chat",
+    "during",
+    "samples",
     "training.gc_freq",
     "training.gc_debug",
     "training.dataloader",

@@ -28,8 +28,9 @@ from titanflow.nightly.planning import as_night, continued
 from titanflow.planning.cluster.job_words import job_words
 from titanflow.planning.data_mistakes import check_streams
 from titanflow.planning.data_source import data_origins, unstated_licenses
+from titanflow.planning.evaluation.during import FOLDER, during_modules, during_run
 from titanflow.planning.evaluation.models import check_models, check_publishable
-from titanflow.planning.evaluation.tasks import check_tasks
+from titanflow.planning.evaluation.tasks import check_during, check_tasks
 from titanflow.planning.forecast.forecasts import add_forecasts
 from titanflow.planning.inputs import stage_inputs
 from titanflow.planning.launch import command, environment
@@ -80,6 +81,7 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
     folder = workspace / config.exp_name / name
     manifest = Manifest.open(folder)
     preparation = Preparation.of(config, workspace, manifest)
+    derived, scored = {module.name: module for module in during_modules(config)}, []
     states = StageStates(manifest, preparation, config.spec.on_stale)
     stages: list[StagePlan] = []
     # Prepare is planned last: a model of the Hub is fetched only for a stage that still loads it.
@@ -113,12 +115,16 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
         if plan.pool and found.state != "CACHED":
             plan.reason += f"; in pool {plan.pool}"
         plan.command, plan.env, plan.kept = command(stage_run), environment(stage_run, config), found.kept
+        if evaluation := derived.get(f"{stage}.{FOLDER}"):
+            plan.during = during_run(stage_run, evaluation, preparation.data.get(evaluation.name))
+            scored += [(evaluation, plan.during)] if plan.state != "CACHED" else []
         stages.append(plan)
     stages.sort(key=lambda plan: plan.stage != PREPARE)
     check_streams(config.modules[plan.stage] for plan in stages if plan.state != "CACHED" and plan.stage != PREPARE)
     check_beginnings(stages, preparation.initial, config)
     _check_devices(stages, config, runs_here)
     config.warnings += check_tasks(stages, config.modules)
+    check_during(scored, config.modules)
     config.warnings += check_launches(stages, runs_here)
     for plan in stages:
         config.warnings += unstated_licenses(plan.run) if plan.state != "CACHED" else []

@@ -24,6 +24,7 @@ from titanflow.data.fingerprints import data_parts, mixture_fingerprint, prepare
 from titanflow.data.inspect.declared import check_declared
 from titanflow.planning.data_mistakes import named_in
 from titanflow.planning.data_source import SECTIONS, DataSource, read_sections, read_sources
+from titanflow.planning.evaluation.during import during_modules
 from titanflow.planning.held_out import apart_problems
 from titanflow.planning.origin.given_tokenizer import EXPECTED, reader_of
 from titanflow.planning.origin.initial_weights import InitialWeights
@@ -92,7 +93,7 @@ class Preparation:
         return [Path(one["folder"]) for one in self.config["weights"]]
 
     def _plan(self, experiment: Experiment, workspace: Path, manifest: Manifest) -> None:
-        for module in experiment.modules.values():
+        for module in (*experiment.modules.values(), *during_modules(experiment)):
             if module.trains:
                 with named_in(module):
                     self.tokenizers.add(module, reader_of(module, experiment))

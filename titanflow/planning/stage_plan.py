@@ -29,7 +29,8 @@ class StagePlan:
 
     ``changes`` are the inputs that changed since it ran; ``kept`` says that its old output is used all the same.
     ``extension`` says what more steps do to a training. ``continues`` has the digest of the earlier night's result that
-    it continues, by that stage's name.
+    it continues, by that stage's name. ``during`` is the evaluation of a training's checkpoints while it trains, if any
+    is asked for.
     """
 
     stage: str
@@ -44,6 +45,7 @@ class StagePlan:
     extension: Extension | None = None
     forecast: Forecast | None = None
     continues: dict[str, str] = field(default_factory=dict)
+    during: StageRun | None = None
 
     @property
     def kind(self) -> StageKind:

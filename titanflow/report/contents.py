@@ -12,7 +12,7 @@ from titanflow.report.reconcile import Reconciled, reconcile, wall_seconds
 from titanflow.runs.contract import KIND_OF, METRICS_FILE, RESULT_FILE, RUN_FILE, StageKind, StageRun, told_from
 from titanflow.runs.errors import ERROR_FILE, StageError
 from titanflow.runs.manifest import MANIFEST_FILE, Manifest, StageRecord
-from titanflow.runs.metrics import read_metrics
+from titanflow.runs.metrics import EVALUATIONS_FILE, SAMPLES_FILE, read_metrics
 from titanflow.runs.results import (
     EvaluateResult,
     InheritanceRow,
@@ -43,6 +43,8 @@ class StageContents:
     result: StageResult | None = None
     error: StageError | None = None
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def state(self) -> str:
@@ -144,6 +146,8 @@ def _stage(folder: Path, planned: dict[str, Any], record: StageRecord | None) ->
         result=_read_or_none(lambda path: read_result(path.parent), folder / RESULT_FILE),
         error=_read_or_none(lambda path: StageError.model_validate_json(path.read_bytes()), folder / ERROR_FILE),
         metrics=read_metrics(folder / METRICS_FILE),
+        evaluations=read_metrics(folder / EVALUATIONS_FILE),
+        samples=read_metrics(folder / SAMPLES_FILE),
     )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from titanflow.common.curves import GREY, TRAIN_COLOUR, VALIDATION_COLOUR, Line, Panel, draw, loss_panel, points
+from titanflow.report.scores import score_panels
 
 COLOURS = {TRAIN_COLOUR: "var(--accent)", VALIDATION_COLOUR: "var(--second)", GREY: "var(--muted)"}
 """The colours that a picture is drawn with, and the page's own that replace them."""
@@ -28,6 +30,14 @@ def smaller_svgs(records: Sequence[dict[str, Any]]) -> list[str]:
         inline(draw([Panel(title, "", [Line(title, found)], xlabel="")], width=3.2, height=1.5))
         for key, title in SMALLER.items()
         if len(found := points(records, key)) > 1
+    ]
+
+
+def score_svgs(evaluations: Sequence[dict[str, Any]]) -> list[str]:
+    """A small picture of each score of a training's checkpoints, if there are two points of it."""
+    return [
+        inline(draw([replace(panel, title=f"{panel.title} {panel.ylabel}", ylabel="")], width=3.2, height=1.5))
+        for panel in score_panels(evaluations)
     ]
 
 

@@ -18,8 +18,9 @@ from titanflow.publish.card.score_table import seeds_text
 from titanflow.publish.card.tables import export_check
 from titanflow.publish.card.training_data import training_data
 from titanflow.report.contents import RunContents, read_contents
-from titanflow.report.pictures import loss_svgs, smaller_svgs
+from titanflow.report.pictures import loss_svgs, score_svgs, smaller_svgs
 from titanflow.report.reconcile import table_rows
+from titanflow.report.scores import answers
 from titanflow.report.sections import evaluated_models, inheritance, masked_rows, result_table, tiles, timings
 from titanflow.runs.contract import TRAINED
 from titanflow.runs.tracker_record import tracked
@@ -58,6 +59,12 @@ def render_report(folder: Path) -> str:
             stage.name: (list(map(Markup, loss_svgs(stage.metrics))), list(map(Markup, smaller_svgs(stage.metrics))))
             for stage in trained
         },
+        scores={stage.name: list(map(Markup, score_svgs(stage.evaluations))) for stage in trained},
+        unscored={
+            stage.name: [one for one in stage.evaluations if "failed" in one] for stage in trained if stage.evaluations
+        },
+        part=next((one["part"] for stage in trained for one in stage.evaluations if one.get("part")), ""),
+        answers={stage.name: given for stage in trained if (given := answers(stage.samples))},
         results=result_table(run),
         models=evaluated_models(run),
         seeds=seeds_text(run.evaluation.seeds) if run.evaluation else "",

@@ -1,4 +1,4 @@
-"""Reads a stage's ``metrics.jsonl``, which has a JSON object for each logged step."""
+"""Reads a stage's ``metrics.jsonl``, which has a JSON object for each logged step, and the files of that kind."""
 
 from __future__ import annotations
 
@@ -6,6 +6,26 @@ import contextlib
 import json
 from pathlib import Path
 from typing import Any
+
+EVALUATIONS_FILE = "evaluations.jsonl"
+"""Scores of a training's checkpoints: ``step``, ``tasks``, ``limit`` and ``part`` as asked, ``scores[task][metric]``,
+``samples``, ``higher_is_better`` and ``seconds``; of a checkpoint that couldn't be scored ``failed``, the reason."""
+SAMPLES_FILE = "samples.jsonl"
+"""Answers at each validation: ``step``, ``prompt`` and ``answer``."""
+
+
+def append_record(path: Path, record: dict[str, Any]) -> None:
+    """Adds a line to a file that one process alone writes; a torn one that a kill left stays a line of its own.
+
+    Raises:
+        OSError: the file can't be written, as on a full disk.
+        ValueError: a number that JSON doesn't have (NaN, infinity).
+    """
+    line = json.dumps(record, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+    with path.open("ab+") as file:
+        if file.tell() and (file.seek(-1, 2), file.read(1))[1] != b"\n":
+            line = b"\n" + line
+        file.write(line)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

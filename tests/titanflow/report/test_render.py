@@ -5,11 +5,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from reported_run import evaluation, publication, write_plan
+from reported_run import EVIL, evaluation, publication, write_plan
 
 from titanflow.common.errors import ConfigError
 from titanflow.report.render import REPORT_FILE, breakable, render_report, write_report
 from titanflow.runs.errors import StageError, write_error
+from titanflow.runs.metrics import EVALUATIONS_FILE, SAMPLES_FILE, append_record
 from titanflow.runs.results import write_result
 
 pytestmark = pytest.mark.slow
@@ -52,6 +53,21 @@ def test_a_finished_run_has_every_section(run_folder: Path) -> None:
         *("Training", "Results", "Publishing", "Time", "Data", "What sft trains", "Plan"),
         *("What sft keeps and changes", "Lineage"),
     ]
+
+
+def test_scores_and_answers_on_the_way_stand_below_the_training(run_folder: Path) -> None:
+    folder = run_folder / "pretrain"
+    for step in (2, 4, 6):
+        scores = {"failed": f"{EVIL} killed"} if step == 4 else {"part": "dev", "scores": {"kind": {"acc": step / 10}}}
+        append_record(folder / EVALUATIONS_FILE, {"step": step, **scores})
+        append_record(folder / SAMPLES_FILE, {"step": step, "prompt": "The", "answer": f"{EVIL} {step}"})
+    page = Page(render_report(run_folder))
+    assert "Scores while it trained, of the dev part" in page.text
+    assert "kind acc" in page.text
+    assert "step 4 wasn't scored: <script>" in page.text
+    assert "Answers while it trained" in page.text
+    assert "src=x onerror=alert(1)> http://evil.example/ 6" in page.text
+    assert not [tag for tag, _ in page.tags if tag in ("script", "img")]
 
 
 def test_the_forecast_stands_beside_what_it_came_to(run_folder: Path) -> None:

@@ -95,6 +95,9 @@ TRAINING: Mapping[str, Mapping[str, float]] = {
     "lora.dropout": BELOW_ONE,
     "prefer.beta": POSITIVE,
     "prefer.label_smoothing": {"minimum": 0, "exclusiveMaximum": 0.5},
+    "during.every": COUNT,
+    "during.limit": POSITIVE,
+    "samples.max_new_tokens": COUNT,
 }
 EVALUATE: Mapping[str, Mapping[str, float]] = {
     **LAUNCHER,

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from titanflow.config.keys.beside.during import During
+from titanflow.config.keys.beside.samples import Samples
 from titanflow.config.keys.launcher import Launcher
 
 Document = Literal["file", "paragraph", "line"]
@@ -327,6 +329,10 @@ class TRAINING_SECTIONS:  # noqa: N801  (a namespace of sections, read like torc
     """Fine-tuning by adapters."""
     prefer: Prefer = field(default_factory=Prefer)
     """Preference optimisation (a stage of the kind `prefer`)."""
+    during: During = field(default_factory=During)
+    """Scores while it trains."""
+    samples: Samples = field(default_factory=Samples)
+    """Answers while it trains."""
     optimizer: OptimizerAdditions = field(default_factory=OptimizerAdditions)
     """Additions to torchtitan's `optimizer`."""
     training: TrainingAdditions = field(default_factory=TrainingAdditions)

@@ -50,6 +50,20 @@ def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> li
     return _warnings(module, modules, run, asked)
 
 
+def check_during(scored: Iterable[tuple[Module, StageRun]], modules: Mapping[str, Module]) -> None:
+    """Refuses scores beside a training that lm-eval would refuse once its first checkpoint is saved.
+
+    Raises:
+        ConfigError: as :func:`check_tasks`.
+    """
+    problems = []
+    for module, run in scored:
+        asked = asked_by(run.config, module.name, module.origins)
+        problems += [*_evaluation_problems(module, run, asked), *_trained_on(modules, asked)]
+    if problems:
+        raise ConfigError(problems)
+
+
 def _evaluation_problems(module: Module, run: StageRun, asked: AskedTasks) -> list[Problem]:
     items, unprepared = _items(module, run), _unprepared(module, run)
     problems = [*asked.problems, *suite_problems(run.config, module.name, module.origins)]
