@@ -44,6 +44,10 @@ def write_trained(folder: Path) -> Trained:
     return Trained(folder, write_evals(data))
 
 
+FOLDERS = {"pretrain": "pretrain", "sft": "sft", "base": "pretrain"}
+"""The run's stages as an evaluation knows them."""
+
+
 def evaluation(trained: Trained, folder: Path, **settings: Any) -> StageRun:
     """A written stage that evaluates both."""
     config = {"tasks": list(TASKS), "include_path": str(trained.data / "tasks"), "wandb": False, "bootstrap_iters": 20}
@@ -54,7 +58,7 @@ def evaluation(trained: Trained, folder: Path, **settings: Any) -> StageRun:
         folder=folder,
         config=config | settings,
         data=PreparedData(train=trained.data),
-        stages={"pretrain": trained.folder / "pretrain", "sft": trained.folder / "sft"},
+        stages={name: trained.folder / folder for name, folder in FOLDERS.items()},
     )
     run.write()
     return run

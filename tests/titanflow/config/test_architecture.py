@@ -137,7 +137,7 @@ def test_so_does_one_of_the_overrides(write, mistakes, key: str, hint: str) -> N
 def test_a_base_that_isnt_there_is_named(write, mistakes) -> None:
     message = mistakes(write(experiments__exp=SFT.format(base="/nowhere/pretrain")))
     assert "exp.yaml:5: sft.sft.base: found '/nowhere/pretrain'" in message
-    assert "expected: a training module before this one, the folder of a finished stage" in message
+    assert "expected: a training module that is written before this one, the folder of a finished stage" in message
 
 
 OWN_FAMILY = """

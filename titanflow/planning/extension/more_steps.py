@@ -78,6 +78,8 @@ def _by_schedule(before: Schedule, after: Schedule) -> str:
 
 def _by_model(run: StageRun, module: str, inputs: StageInputs) -> str:
     """What else counts a training's steps."""
+    if ((run.config.get("data") or {}).get("mixture") or {}).get("phases"):
+        return "the borders of its phases (data.mixture.phases) move with training.steps"
     if custom := custom_import(run.config):
         return f"the code of {custom} may depend on training.steps"
     # The family of a model that a base has given stands in no config; its arguments stand in the inputs.

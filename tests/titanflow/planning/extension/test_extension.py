@@ -133,3 +133,15 @@ def test_an_interrupted_stage_takes_more_steps_too(configs: Path) -> None:
     interrupt(plan.stages[1], Manifest.open(plan.folder))
     stage = pretrain(configs, CONSTANT, steps(24))
     assert (stage.state, stage.extension and stage.extension.begins) == ("EXTEND", 8)
+
+
+def test_phases_end_at_shares_of_the_steps(configs: Path) -> None:
+    text = configs.parent / "text.txt"
+    sources = f"{{a: {{kind: text, path: {text}, limit: 20}}, b: {{kind: text, path: {text}, document: line}}}}"
+    phases = "[{until: 0.5, weights: {a: 1, b: 1}}, {until: 1.0, weights: {b: 1}}]"
+    (configs / "data" / "phased.yaml").write_text(f"mixture: {{sources: {sources}, phases: {phases}}}\n")
+    settings = ["modules.pretrain.data=phased.yaml", CONSTANT]
+    finish(configs, overrides=[*settings, steps(8)], upto="pretrain")
+    plan = make_plan("tiny", configs, overrides=[*settings, steps(12)])
+    with pytest.raises(ConfigError, match=r"8 → 12 .*the borders of its phases .* move with training.steps"):
+        check_stale(plan)

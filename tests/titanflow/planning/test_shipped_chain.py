@@ -1,0 +1,16 @@
+"""configs/experiments/chain.yaml, without training it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from titanflow.planning.plan import make_plan
+
+
+def test_the_shipped_chain_needs_no_file_and_each_stage_follows_its_base(tmp_path: Path) -> None:
+    plan = make_plan("chain", overrides=[f"workspace={tmp_path}", "launcher.device=cpu"])
+    bases = {stage.stage: stage.run.base.name for stage in plan.stages if stage.run.base is not None}
+    assert bases == {"mid": "pretrain", "sft": "mid", "sft_slow": "mid", "prefer": "sft"}
+    assert [stage.kind for stage in plan.stages] == [
+        *("prepare", "pretrain", "pretrain", "sft", "sft", "prefer", "evaluate", "publish"),
+    ]
