@@ -28,6 +28,8 @@ def outside_base(named: str, revision: str | None = None) -> BaseArchitecture | 
     Raises:
         ConfigError: there is something that can't be a base.
     """
+    if not named.strip():
+        return None  # To a path, an empty text is the current folder.
     folder = expanded(named)
     # A name that no file system takes is no folder's.
     if os.path.isdir(folder):  # noqa: PTH112

@@ -14,7 +14,7 @@ from titanflow.architectures.outside_base import outside_base
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.files.schema import Schema
 from titanflow.config.keys.repositories import misplaced_revision
-from titanflow.config.means.recipe import named_stages
+from titanflow.config.means.recipe import misshapen, named_stages
 from titanflow.config.model_args import (
     check_flavor,
     family,
@@ -25,7 +25,7 @@ from titanflow.config.model_args import (
     twice_set,
     without_empty_sections,
 )
-from titanflow.config.stages import named_module
+from titanflow.config.stages import BASE, named_module
 from titanflow.files.yaml_source import Leaf, Tree, first_origin, flatten, leaves, plain, set_leaf
 from titanflow.runs.contract import StageKind
 
@@ -81,6 +81,9 @@ def resolve_architecture(part: ModelPart, model_schema: Schema, earlier: Mapping
     if base is not None:
         section = _inherited(base, sections, section)
     elif _has_base(part):
+        # The arguments of a model that isn't known are no mistakes.
+        if "model" in sections:
+            sections["model"], _ = split_overrides(section, model_schema, None, is_custom=True)
         return found
     name, flavor = section.get("name"), section.get("flavor")
     known = family(str(name.value)) if isinstance(name, Leaf) else None
@@ -128,13 +131,16 @@ def _find_base(part: ModelPart, earlier: Mapping[str, Module]) -> tuple[BaseArch
     """What a training starts from: an earlier module or an outside model; None after a mistake."""
     section = _section(part.sections, "sft")
     named, revision = section.get("base"), section.get("base_revision")
-    if part.kind == "prefer" and not isinstance(named, Leaf):
+    if isinstance(named, Leaf) and named.value is None:
+        return None, []  # The schema's check reports it.
+    if part.kind == "prefer" and named is None:
         expected = "the model whose answers are to become better: a module, a folder, or owner/name on the Hub"
         return None, [Problem("a stage of the kind prefer needs a base", f"{part.module}.base", part.origin, expected)]
     if isinstance(named, dict):
-        return _averaged(part, plain(named), first_origin(named), earlier)
+        return _averaged(part, plain(named), first_origin(named) or part.origin, earlier)
     wanted = str(named.value) if isinstance(named, Leaf) else "pretrain"
-    other = named_module(wanted, {name: one for name, one in earlier.items() if one.trains})
+    trained = {name: one for name, one in earlier.items() if one.trains}
+    other = named_module(wanted, trained) if wanted != BASE else None
     if other is not None:
         return _planned(other), []
     key, origin = f"{part.module}.sft.base", named.origin if isinstance(named, Leaf) else ""
@@ -154,13 +160,15 @@ def _find_base(part: ModelPart, earlier: Mapping[str, Module]) -> tuple[BaseArch
 def _averaged(
     part: ModelPart, recipe: Any, origin: str, earlier: Mapping[str, Module]
 ) -> tuple[BaseArchitecture | None, list[Problem]]:
-    """The first of the models whose mean is the base: all have its architecture. The recipe is checked later."""
-    trained = [name for name, one in earlier.items() if one.trains]
+    """The first of the models whose mean is the base: all have its architecture. What they hold is checked later."""
+    key, trained = f"{part.module}.sft.base", [name for name, one in earlier.items() if one.trains]
+    if wrong := misshapen(recipe):
+        return None, [Problem(wrong[0], key, origin, wrong[1])]
     named = named_stages(recipe)
-    if unknown := [name for name in named if name not in trained] or ([] if named else [recipe]):
+    if unknown := [name for name in named if name not in trained]:
         expected = " or ".join(trained) or "a module that trains"
         found = f"found {unknown[0]!r}, which is no module before this one that trains"
-        return None, [Problem(found, f"{part.module}.sft.base", origin, expected)]
+        return None, [Problem(found, key, origin, expected)]
     return _planned(earlier[named[0]]), []
 
 

@@ -64,6 +64,7 @@ def build_module(
     origin = named.origin if isinstance(named, Leaf) else "default"
     module = Module(name, kind, framework, config, {}, model.model_overrides, model.model_args, model.base)
     module.named = {"framework": (framework, origin), **files.named}
+    module.origin = first_origin(spec)
     module.ignored, module.warnings = ignored, warnings + model.warnings
     _set_origins(module, tree, model.overrides)
     return module, problems

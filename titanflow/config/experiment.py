@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,6 +75,8 @@ class Experiment:
     exp_name: str
     workspace: Path
     modules: dict[str, Module]
+    scorer: Module | None = None
+    """The evaluate module, also where ``only`` leaves it out: it says how scores beside a training are made."""
     spec: ExperimentSpec = field(default_factory=ExperimentSpec)
     origins: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
@@ -117,8 +119,9 @@ def load_experiment(
     if unknown := [name for name in spec.only if name not in modules]:
         hint, origin = did_you_mean(unknown[0], modules), own["only"].origin
         raise ConfigError(Problem(f"no module is {', '.join(unknown)}", "only", origin, ", ".join(modules), hint))
+    scorer = module_of("evaluate", modules)
     modules = made_for(spec.only, modules) if spec.only else modules
-    warnings = _check_modules(modules, starts)
+    warnings = _check_modules(modules, scorer, starts)
     exp_name = spec.exp_name or source.stem
     origins = {key: leaf.origin for key, leaf in leaves(own)}
     origins |= {} if spec.exp_name else {"exp_name": f"the name of {source}"}
@@ -141,6 +144,7 @@ def load_experiment(
         exp_name=exp_name,
         workspace=expanded(spec.workspace),
         modules=modules,
+        scorer=scorer,
         spec=spec,
         origins=origins,
         ignored=ignored,
@@ -214,16 +218,18 @@ def _locate(name: str, configs: str | Path | None) -> _Source:
     return _Source(path, "", tree.of_experiment(path))
 
 
-def _check_modules(modules: dict[str, Module], starts: bool) -> list[str]:
+def _check_modules(modules: dict[str, Module], scorer: Module | None, starts: bool) -> list[str]:
     """Fills in what follows from other values, and refuses values that contradict each other; returns warnings."""
     for module in modules.values():
         settle_parts(module)
         settle_presets(module)
+    if scorer is not None and scorer.name not in modules:
+        settle_parts(scorer)
     problems = [problem for module in modules.values() for problem in check_module(module)]
     lacks = [problem for module in modules.values() for problem in check_launch(module)]
     problems += [*(lacks if starts else ()), *check_exports(modules), *check_gate(modules), *check_gguf(modules)]
     problems += unlike_models(modules)
-    problems += check_scored_modules(modules.values())
+    problems += check_scored_modules(modules.values()) if scorer is None else []
     if problems:
         raise ConfigError(problems)
     return [f"a run would be refused: {problem}" for problem in told_once(lacks)]
@@ -267,10 +273,13 @@ def _build_modules(
             problems.append(Problem("a module is a mapping", f"modules.{name}", origin))
             continue
         ignored = take_out(spec, left_out.unknown(dataclass_schema(ModuleSpec), f"{name}."), f"{name}.")
-        problems += _check_spec(name, spec)
+        problems += (mistakes := _check_spec(name, spec))
+        if any(one.key == f"modules.{name}.stage" for one in mistakes):
+            continue
         entry = Entry(name, spec, over.get(name, {}), common, left_out)
         module, mistakes = build_module(entry, source.tree, modules, is_broken or bool(problems))
-        problems += mistakes
+        # An empty entry has no line.
+        problems += [replace(one, origin=one.origin or str(source)) for one in mistakes]
         if module is not None:
             module.ignored = ignored + module.ignored
             modules[name] = module

@@ -126,7 +126,10 @@ def resolve_model_args(
     known, problems = known_keys(found["schema"]), []
     for dotted, leaf in leaves(overrides):
         field = _field(found["schema"], dotted)
-        if field is None or "properties" in field:
+        if field is not None and "properties" in field:
+            expected = f"a mapping of {', '.join(field['properties'])}"
+            problems.append(Problem(f"found {leaf.value!r}", f"{key}.model.{dotted}", leaf.origin, expected))
+        elif field is None:
             message = f"{found['args']!r} has no field {dotted!r}"
             problems.append(Problem(message, f"{key}.model.{dotted}", leaf.origin, hint=_field_hint(dotted, known)))
         elif not accepts(leaf.value, field):

@@ -27,7 +27,8 @@ class Module:
     ``config`` is complete: every section and key, defaults included; ``origins`` says where each dotted key's value
     comes from. For a training module, ``model_overrides`` is flat, ``model_args`` holds the arguments that the model
     will be built with, and ``base`` is what it starts from, if not from random weights. ``named`` holds the framework
-    and the files (paths to open) that its entry in the experiment names, each with its origin.
+    and the files (paths to open) that its entry in the experiment names, each with its origin. ``origin`` is where the
+    entry stands, for mistakes in what nobody wrote.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Module:
     named: dict[str, tuple[str, str]] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    origin: str = ""
 
     @property
     def trains(self) -> bool:
@@ -53,7 +55,7 @@ class Module:
 
     def problem(self, key: str, message: str, expected: str = "", hint: str = "") -> Problem:
         """A mistake in one of its values, with the value's origin; a section's is that of its first written key."""
-        return Problem(message, f"{self.name}.{key}", origin_of(self.origins, key), expected, hint)
+        return Problem(message, f"{self.name}.{key}", origin_of(self.origins, key) or self.origin, expected, hint)
 
     def placed(self, problems: Iterable[Problem]) -> list[Problem]:
         """Mistakes whose keys have no module yet, as this module's."""

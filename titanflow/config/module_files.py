@@ -84,13 +84,26 @@ def merge_files(entry: Entry, configs: ConfigTree, kind: StageKind, framework: s
         if section is not None:
             files.tree = {**files.tree, name: section}
     files.lay_over(entry.spec.get("overrides"))
-    base = entry.spec.get("base")
-    if isinstance(base, dict) or (isinstance(base, Leaf) and base.value is not None):
-        files.lay_over({"sft": {"base": base}})
+    _lay_over_base(files, entry)
     files.lay_over(entry.settings)
     for name in DATA:
         _read_mixture(files, name, entry.name)
     return files
+
+
+def _lay_over_base(files: ModuleFiles, entry: Entry) -> None:
+    """Puts the entry's ``base`` where its stage looks for it; refuses a second one in its ``overrides``."""
+    base, key = entry.spec.get("base"), f"{entry.key}.base"
+    # The check of the entry refuses a base of another type.
+    if not (isinstance(base, dict) or (isinstance(base, Leaf) and isinstance(base.value, str))):
+        return
+    overrides = entry.spec.get("overrides")
+    section = overrides.get("sft") if isinstance(overrides, dict) else None
+    second = section.get("base") if isinstance(section, dict) else None
+    if second is not None:
+        place = f"overrides.sft.base ({first_origin(second)})"
+        files.problems.append(Problem(f"two bases: this one and {place}", key, first_origin(base), "one of them"))
+    files.lay_over({"sft": {"base": base}})
 
 
 def _module_file(files: ModuleFiles, entry: Entry, kind: StageKind, framework: str) -> Tree | None:

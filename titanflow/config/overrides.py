@@ -16,7 +16,16 @@ from titanflow.config.keys.experiment import ExperimentSpec
 from titanflow.config.module import stage_schema
 from titanflow.config.stages import kind_of
 from titanflow.files.interpolation import replaced
-from titanflow.files.yaml_source import Leaf, Tree, as_tree, may_be_text, parse_mapping, parse_scalar, set_leaf
+from titanflow.files.yaml_source import (
+    Leaf,
+    Tree,
+    as_tree,
+    may_be_text,
+    parse_mapping,
+    parse_scalar,
+    set_leaf,
+    take_out,
+)
 from titanflow.runs.contract import StageKind
 
 FILE_KEYS = ("framework", "stage", "base", "config", "model", "data", "validation_data")
@@ -116,6 +125,8 @@ def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Settin
         hint = f"`{setting.key}=null` leaves the module out"
         return Problem("names a module, not a value in it", key=setting.key, origin=setting.origin, hint=hint)
     # And so may those below its overrides: `modules.pretrain.overrides.training.steps`.
+    if key.partition(".")[0] == "base":
+        take_out(over[module], ["sft.base"])  # The same key by its other name: the later one counts.
     target = spec if _is_of_spec(kind_of(module, spec), key, tree) else over[module]
     set_leaf(target, key.removeprefix("overrides."), tree)
     return None
@@ -123,10 +134,12 @@ def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Settin
 
 def _is_of_spec(kind: StageKind | None, key: str, value: Leaf | Tree) -> bool:
     """Whether a module's key belongs to its entry in the experiment's file, rather than to its stage's config."""
+    if key.partition(".")[0] in ("params", "base"):
+        return True
     if key in FILE_KEYS:
         # A section is laid over the file's content. A publication's `model` is the name of a stage.
         return isinstance(value, Leaf) and not (key == "model" and kind == "publish")
-    return key == "params" or key.startswith("params.")
+    return False
 
 
 def _place_at_top(experiment: Tree, specs: Tree, setting: Setting, tree: Leaf | Tree) -> Problem | None:

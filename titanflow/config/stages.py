@@ -11,7 +11,7 @@ from titanflow.common.errors import Problem, did_you_mean
 from titanflow.config.files.schema import dataclass_schema
 from titanflow.config.keys.experiment import ExperimentSpec
 from titanflow.config.means.recipe import averaged_stages
-from titanflow.files.yaml_source import Leaf, Tree, first_origin
+from titanflow.files.yaml_source import Leaf, Tree, first_origin, plain
 from titanflow.runs.contract import KIND_OF, KINDS, StageKind
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ LONE: tuple[StageKind, ...] = ("evaluate", "publish")
 """Kinds of which an experiment has one module: both name as many models as there are."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 """A folder's name, and with more around it that of a cluster's job, which Kubernetes limits to 63 letters."""
-TAKEN = ("prepare", BASE, "superseded", "modules")
+TAKEN = ("prepare", BASE, "superseded", "rehearsal", "scored", "modules")
 """Names that mean something else in a run's folder, among models, or in ``--set``."""
+NAME_EXPECTED = "at most 40 letters (a to z), digits, dashes and underscores; first a letter or a digit"
 
 
 def kind_of(name: str, spec: Leaf | Tree | None) -> StageKind | None:
@@ -50,14 +51,19 @@ def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list
         ]
     if name in (*TAKEN, *dataclass_schema(ExperimentSpec)["properties"]) or (name in KIND_OF and KIND_OF[name] != kind):
         return [Problem("the name means something else", key, origin, "another name")]
-    if _NAME.fullmatch(name) is None:
-        expected = "at most 40 letters (a to z), digits, dashes and underscores; first a letter or a digit"
-        return [Problem(f"found {name!r}", key, origin, expected)]
+    if not fits_folder(name):
+        return [Problem(f"found {name!r}", key, origin, NAME_EXPECTED)]
     base = spec.get("base")
-    if kind in LONE and isinstance(base, Leaf) and base.value is not None:
-        return [Problem(f"found {base.value!r}", f"{key}.base", base.origin, "no base: nothing is trained here")]
+    if kind in LONE and base is not None and plain(base) is not None:
+        expected = "no base: nothing is trained here"
+        return [Problem(f"found {plain(base)!r}", f"{key}.base", first_origin(base) or origin, expected)]
     twins = [one.name for one in earlier.values() if one.kind == kind and kind in LONE]
     return [Problem(f"is of the kind {kind}, as {twin} is", key, origin, f"one module {kind}") for twin in twins]
+
+
+def fits_folder(name: str) -> bool:
+    """Whether a stage, or a mean of stages, may have the name: its folder in a run has it, too."""
+    return _NAME.fullmatch(name) is not None
 
 
 def in_order(modules: Mapping[str, Module]) -> list[Module]:

@@ -102,7 +102,7 @@ def _check_published(modules: Mapping[str, Module]) -> list[Problem]:
     scored = evaluate.config["models"] if evaluate is not None else []
     if evaluate is None or not scored or not isinstance(scored, list):
         return []
-    if model not in {*means_of(evaluate.config), *loaded_exports(evaluate, modules)}:
+    if model not in scored and model not in {one.name for name in scored if (one := named_module(name, modules))}:
         found = f"found {model!r}, and {evaluate.name} scores {' and '.join(scored)}"
         hint = f"add {model} to {evaluate.name}.models, or publish a model that is scored"
         return [publish.problem("model", found, hint=hint)]

@@ -167,8 +167,19 @@ def _check_section(tree: Tree, schema: Schema, prefix: str, known: list[str], ab
         elif isinstance(value, dict):
             problems += _check_mapping(value, properties[key], prefix, known, dotted)
         elif not accepts(value.value, properties[key]):
-            problems.append(_wrong_value(f"{prefix}{dotted}", value, properties[key]))
+            problems += _wrong_items(f"{prefix}{dotted}", value, properties[key])
     return problems
+
+
+def _wrong_items(key: str, leaf: Leaf, schema: Schema) -> list[Problem]:
+    """What is wrong with a value; in a list of sections with each of these, which have numbers from 1."""
+    items = schema.get("items", {})
+    if not isinstance(leaf.value, list) or "properties" not in items:
+        return [_wrong_value(key, leaf, schema)]
+    trees = {f"{key}.{n}": as_tree(one, leaf.origin) for n, one in enumerate(leaf.value, 1) if isinstance(one, dict)}
+    problems = [problem for above, tree in trees.items() for problem in check(tree, items, f"{above}.")]
+    is_whole = len(trees) == len(leaf.value)
+    return problems if problems and is_whole else [_wrong_value(key, leaf, schema)]
 
 
 def _check_mapping(value: Tree, schema: Schema, prefix: str, known: list[str], dotted: str) -> list[Problem]:

@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+SHAPE = "{mean: [sft_a, sft_b], weights: [0.5, 0.5]}, or {mean: {of: pretrain, last: 5}}"
+SUM_TO = 1e-6
+"""How far from 1 the weights' sum may be: written with few digits, thirds are."""
+
 
 @dataclass(frozen=True)
 class Mean:
@@ -51,3 +55,29 @@ def named_stages(recipe: Any) -> list[Any]:
     given = recipe.get("mean") if isinstance(recipe, Mapping) else None
     named = [given.get("of")] if isinstance(given, Mapping) else given
     return named if isinstance(named, list) else []
+
+
+def misshapen(recipe: Any) -> tuple[str, str] | None:
+    """What was found and what is expected where a recipe is none, whichever stages it names; None where it is one."""
+    if not isinstance(recipe, Mapping) or not recipe.keys() <= {"mean", "weights"} or "mean" not in recipe:
+        return f"found {recipe!r}", f"a model's folder, or {SHAPE}"
+    given, weights = recipe["mean"], recipe.get("weights")
+    if isinstance(given, Mapping):
+        last = given.get("last")
+        if given.keys() != {"of", "last"} or not isinstance(last, int) or isinstance(last, bool) or last < 2:
+            return f"found {dict(given)!r}", "{of: pretrain, last: 5}, with 2 or more checkpoints"
+        return None if weights is None else (f"found weights {weights!r}", "none: checkpoints of a stage count alike")
+    if not isinstance(given, list) or len(given) < 2:
+        return f"found {given!r}", f"two stages or more: {SHAPE}"
+    if twice := [one for one in given if given.count(one) > 1]:
+        return f"found {twice[0]!r} twice", "each stage once, with a weight"
+    if weights is not None and not _are_weights(weights, len(given)):
+        return f"found weights {weights!r}", f"{len(given)} numbers from 0 that sum to 1"
+    return None
+
+
+def _are_weights(weights: Any, count: int) -> bool:
+    if not isinstance(weights, list) or len(weights) != count:
+        return False
+    are_numbers = all(isinstance(one, int | float) and not isinstance(one, bool) and one >= 0 for one in weights)
+    return are_numbers and abs(sum(weights) - 1) <= SUM_TO

@@ -29,28 +29,31 @@ def check_models(module: Module, experiment: Experiment, workspace: Path) -> Non
     models = module.config["models"]
     check_remote_code(module)
     native = module.config["backend"] == "native"
-    origin = module.origins.get("models", "")
+    problems: list[Problem] = []
     if isinstance(models, dict):
         is_model = _has_checkpoint if native else is_hugging_face
         lacks = "no complete checkpoint" if native else f"no {CONFIG_FILE}"
         expected = "checkpoint/step-N, or its stage's folder" if native else "folders that transformers loads"
-        wrong = []
         for name, folder in models.items():
             if folder in module.config["remote_code"]:
                 continue
             path = expanded(folder)
             if not is_model(path) and (path.exists() or not path.resolve().is_relative_to(workspace)):
-                wrong.append(f"{name}: {lacks} in {folder}")
-            trust_remote_code(path, f"{module.name}.models.{name}", origin)
+                problems.append(module.problem(f"models.{name}", f"{lacks} in {folder!r}", expected))
+            trust_remote_code(path, f"{module.name}.models.{name}", module.origins.get(f"models.{name}", ""))
     else:
         stages = [name for name, other in experiment.modules.items() if other.trains]
         known = [*([BASE] if base_folder(experiment.modules, workspace) else []), *stages, *means_of(module.config)]
         wrong = [f"{name!r} is no stage of this experiment" for name in models if name not in [BASE, *known]]
         wrong += [AMBIGUOUS] if BASE in models and BASE not in known and not wrong else []
         expected = ", ".join(known) or "a mapping from a name to a folder that transformers loads"
-    if wrong or not module.config["models"]:
-        messages = wrong or ["nothing to evaluate"]
-        raise ConfigError([Problem(message, f"{module.name}.models", origin, expected) for message in messages])
+        problems += [module.problem("models", message, expected) for message in wrong]
+        twice = [name for name in dict.fromkeys(models) if models.count(name) > 1]
+        problems += [module.problem("models", f"found {name!r} twice", "each model once") for name in twice]
+    if not models:
+        problems.append(module.problem("models", "nothing to evaluate", expected))
+    if problems:
+        raise ConfigError(problems)
 
 
 def check_remote_code(module: Module) -> None:

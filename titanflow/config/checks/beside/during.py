@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from titanflow.common.errors import Problem
+from titanflow.config.keys.beside.during import During
 from titanflow.config.module import Module
 
 HOLDS = "the stage's task holds checkpoints aside and scores them in a process beside the training's"
@@ -15,7 +16,7 @@ def _check_every(module: Module) -> list[Problem]:
     every = during["every"]
     if every is None:
         hint = f"set during.every: {_near(interval, interval)}"
-        idle = [f"during.{key}" for key in ("tasks", "limit") if during[key]]
+        idle = [f"during.{key}" for key in during if during[key] != getattr(During(), key)]
         return [module.problem(key, "nothing is scored: during.every isn't set", hint=hint) for key in idle[:1]]
     if every % interval:
         message = f"found {every}, and a checkpoint is saved every {interval} steps (checkpoint.interval)"
@@ -53,14 +54,11 @@ def _check_tokenizer(module: Module) -> list[Problem]:
 
 
 def check_scored_modules(modules: Iterable[Module]) -> list[Problem]:
-    """Scores beside a training that no evaluate module says how to make."""
-    found = list(modules)
-    if any(module.kind == "evaluate" for module in found):
-        return []
+    """Scores beside the trainings of an experiment without an evaluate module, which would say how to make them."""
     hint = "the evaluate module says how its tasks are asked: which items, templates and batches"
     return [
         module.problem("during.every", "the experiment has no evaluate module", "modules: {evaluate: …}", hint)
-        for module in found
+        for module in modules
         if module.trains and module.config["during"]["every"] is not None
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from titanflow.common.errors import Problem
+from titanflow.config.keys.beside.samples import Samples
 from titanflow.config.module import Module
 
 KEY = "samples.prompts"
@@ -11,7 +12,10 @@ KEY = "samples.prompts"
 def _check_samples(module: Module) -> list[Problem]:
     prompts, degrees, problems = module.config["samples"]["prompts"], module.config["parallelism"], []
     if not prompts:
-        return []
+        if module.config["samples"]["max_new_tokens"] == Samples().max_new_tokens:
+            return []
+        found, hint = "nothing is answered: samples.prompts isn't set", "set samples.prompts, or leave it out"
+        return [module.problem("samples.max_new_tokens", found, hint=hint)]
     if not module.config["validation"]["enable"]:
         message = "prompts are answered at each validation, and there is none"
         problems.append(module.problem(KEY, message, "validation: {enable: true}"))
