@@ -118,6 +118,11 @@ def test_an_unknown_argument_names_the_families_that_have_it(
     assert hint in message
 
 
+def test_a_value_in_place_of_a_section_of_arguments_is_told(write, mistakes) -> None:
+    message = mistakes(write(), "pretrain.model.rope_scaling_args=3")
+    assert "pretrain.model.rope_scaling_args: found 3\n    expected: a mapping of high_freq_factor, " in message
+
+
 @pytest.mark.parametrize(
     ("key", "hint"),
     [

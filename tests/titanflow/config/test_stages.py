@@ -110,11 +110,37 @@ def test_what_starts_from_several_models_has_no_one_base(load: Load) -> None:
         ("  a: {stage: sft, base: b}\n  b: {stage: sft, base: a}\n", r"a.sft.base: found 'b'"),
         ("  a: {stage: sft, base: a}\n", r"a.sft.base: found 'a'"),
         ("  a: {stage: sft, base: evaluate}\n", r"a.sft.base: found 'evaluate'"),
+        # Among models it means what fine-tunings start from; no module may have the name.
+        ("  a: {stage: sft, base: base}\n", r"a.sft.base: found 'base'"),
+        ("  a: {stage: sft, base: ''}\n", r"own.yaml:3: a.sft.base: found ''"),
+        ("  a: {stage: sft, base: [sft]}\n", r"own.yaml:3: modules.a.base: found \['sft'\] \(list\)"),
+        ("  a: {stage: [x]}\n", r"own.yaml:3: modules.a.stage: found \['x'\] \(list\)"),
+        ("  a: {}\n", r"own.yaml: modules.a: the module's name says no kind"),
+        ("  evaluate: {base: {mean: [sft, pretrain]}}\n", r"modules.evaluate.base: found {'mean'.*nothing is trained"),
+        ("  sft: {base: pretrain, overrides: {sft: {base: x}}}\n", r"modules.sft.base: two bases: .*own.yaml:3"),
+        ("  rehearsal: {stage: pretrain}\n", "modules.rehearsal: the name means something else"),
+        ("  scored: {stage: pretrain}\n", "modules.scored: the name means something else"),
     ],
 )
 def test_a_mistake_in_a_name_a_kind_or_a_base_is_told(load: Load, modules: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=f"(?s){told}"):
+    with pytest.raises(ConfigError, match=f"(?s){told}") as refused:
         load(modules=modules)
+    assert len(refused.value.problems) == 1
+
+
+def test_a_base_that_isnt_found_is_the_one_mistake_of_its_stage(load: Load) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(modules="  pretrain: {base: sft}\n")
+    assert [one.key for one in refused.value.problems] == ["pretrain.sft.base"]
+
+
+def test_a_setting_gives_a_base_as_a_file_does_and_the_later_one_counts(load: Load) -> None:
+    def base(*settings: str) -> Any:
+        return load(*settings).modules["sft_b"].config["sft"]["base"]
+
+    assert base("sft_b.base=sft") == base("sft_b.sft.base=mid", "sft_b.base=sft") == "sft"
+    assert base("sft_b.base=sft", "sft_b.sft.base=mid") == "mid"
+    assert base("sft_b.base={mean: [mid, sft]}") == base("sft_b.base.mean=[mid, sft]") == {"mean": ["mid", "sft"]}
 
 
 def test_a_name_that_is_written_twice_is_one_mistake(load: Load) -> None:

@@ -176,10 +176,10 @@ def _wrong_items(key: str, leaf: Leaf, schema: Schema) -> list[Problem]:
     items = schema.get("items", {})
     if not isinstance(leaf.value, list) or "properties" not in items:
         return [_wrong_value(key, leaf, schema)]
-    trees = {f"{key}.{n}": as_tree(one, leaf.origin) for n, one in enumerate(leaf.value, 1) if isinstance(one, dict)}
-    problems = [problem for above, tree in trees.items() for problem in check(tree, items, f"{above}.")]
+    trees = [tree for one in leaf.value if isinstance(tree := as_tree(one, leaf.origin), dict)]
+    found = [problem for number, tree in enumerate(trees, 1) for problem in check(tree, items, f"{key}.{number}.")]
     is_whole = len(trees) == len(leaf.value)
-    return problems if problems and is_whole else [_wrong_value(key, leaf, schema)]
+    return found if found and is_whole else [_wrong_value(key, leaf, schema)]
 
 
 def _check_mapping(value: Tree, schema: Schema, prefix: str, known: list[str], dotted: str) -> list[Problem]:

@@ -24,6 +24,8 @@ def configs(tmp_path: Path) -> Path:
         (["pretrain.during.every=6"], ["found 6, and a checkpoint is saved every 4 steps", "a multiple of 4"]),
         (["pretrain.during.every=2"], ["during: {every: 4}"]),
         (["pretrain.during.tasks=[tiny_colour]"], ["nothing is scored: during.every isn't set"]),
+        (["pretrain.during.device=cpu"], ["nothing is scored: during.every isn't set"]),
+        (["pretrain.samples.max_new_tokens=9"], ["nothing is answered: samples.prompts isn't set"]),
         (["pretrain.during.every=4", "pretrain.during.limit=0"], ["pretrain.during.limit", "found 0"]),
         (["pretrain.during.every=4", "pretrain.during.limit=2.5"], ["pretrain.during.limit", "found 2.5"]),
         (["pretrain.during.every=4", "pretrain.during.tasks=[tiny_color]"], ["did you mean tiny_colour?"]),

@@ -60,7 +60,9 @@ def data(phases: str, more: str = "weights: rows", source: str = "") -> str:
         ("[{until: 1, weights: {web: 2}}]", ["no phase reads code", "or leave the source out"]),
         ("[{until: 1}]", ["phase 1 lacks weights"]),
         ("[{weights: {web: 1, code: 1}, untill: 1}]", ["unknown key 'untill'", "did you mean until?"]),
-        ("[{until: '1', weights: {web: 1}}]", ["mixture.phases: found ["]),
+        ("[{until: '1', weights: {web: 1}}]", ["mixture.phases.1.until: found '1'", "take the quotes off: 1"]),
+        ("[{until: 0.5, weights: {web: 1}}, {until: 1, weights: 3}]", ["mixture.phases.2.weights: found 3"]),
+        ("[{until: 0.5, weights: {web: 1}}, 3]", ["mixture.phases: found ["]),
         ("{until: 1}", ["mixture.phases: found {"]),
     ],
 )

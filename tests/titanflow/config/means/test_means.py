@@ -109,12 +109,30 @@ MEAN = ["sft_a", "sft_b"]
         ({"avg": {"mean": {"of": "pretrain"}}}, "2 or more checkpoints"),
         ({"avg": {"mean": {"of": "pretrain", "last": 2}, "weights": [0.5, 0.5]}}, "checkpoints of a stage count alike"),
         ({"avg": {"mean": {"of": "pretrain", "last": 3}}}, "found the last 3, and pretrain keeps 2 checkpoints"),
+        ({"avg": {"mean": ["avg", "sft_a"]}}, "'avg' is no stage that trains"),
+        # A mean has a folder of its name.
+        ({"../avg": {"mean": MEAN}}, r"means.../avg: found the name '../avg'.*at most 40 letters"),
+        ({"a.b": {"mean": MEAN}}, "means.a.b: found the name 'a.b'"),
+        ({"scored": {"mean": MEAN}}, "means.scored: the name means something else"),
+        # Stages stand under their own names, beside a mean or not.
+        ({"a": "sft_a"}, "models.a: is another name for the stage sft_a"),
+        ({"sft_a": "sft_a", "other": "./elsewhere"}, "other: found './elsewhere'.*beside a mean or a stage"),
     ],
 )
 def test_what_is_no_mean_is_refused(configs: Path, models: object, said: str) -> None:
     text = refusal(configs, models)
     assert re.search(said, text, re.DOTALL), text
     assert "tiny.yaml:" in text
+
+
+def test_stages_under_their_own_names_need_no_mean_beside_them(configs: Path) -> None:
+    both = {"sft_a": "sft_a", "sft_b": "sft_b"}
+    assert loaded(configs, both, publish={"model": "sft_b"}).modules["evaluate"].config["models"] == list(both)
+
+
+def test_a_model_of_a_mean_isnt_scored_with_it(configs: Path) -> None:
+    text = refusal(configs, {"avg": {"mean": MEAN}}, publish={"model": "sft_a"})
+    assert "publish.model: found 'sft_a', and evaluate scores avg" in text
 
 
 def test_more_checkpoints_than_a_stage_saves_are_refused(configs: Path) -> None:
@@ -165,7 +183,11 @@ def test_a_training_may_start_from_a_mean_and_is_made_after_its_stages(configs: 
     [
         ({"mean": ["sft_a", "evaluate"]}, "sft_c.sft.base: found 'evaluate', which is no module before this one"),
         ({"mean": ["sft_a", "sft_c"]}, "sft_c.sft.base: found 'sft_c', which is no module before this one"),
-        ({"mean": []}, "sft_c.sft.base: found {'mean': \\[\\]}"),
+        ({"mean": []}, "sft_c.sft.base: found \\[\\].*two stages or more"),
+        ({"mean": "sft_a"}, "sft_c.sft.base: found 'sft_a'.*two stages or more"),
+        ({"mean": {"of": "sft_c"}}, "sft_c.sft.base: found {'of': 'sft_c'}.*2 or more checkpoints"),
+        ({"weights": [0.5, 0.5]}, "sft_c.sft.base: found {'weights'"),
+        ({}, "sft_c.sft.base: found {}"),
         ({"mean": ["sft_a"]}, "sft_c.sft.base: found \\['sft_a'\\].*two stages or more"),
         ({"mean": ["sft_a", "sft_b"], "weights": [1, 1]}, "sft_c.sft.base: found weights"),
         ({"mean": {"of": "pretrain", "last": 3}}, "found the last 3, and pretrain keeps 2 checkpoints"),

@@ -50,6 +50,7 @@ def levels(config: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
     for key, value in config.items():
         # These map names that the user chooses, or that a backend knows.
         if isinstance(value, dict) and key not in (
+            "models",
             "modules",
             "sources",
             "columns",

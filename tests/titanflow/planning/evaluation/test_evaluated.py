@@ -15,7 +15,7 @@ from titanflow.planning.evaluation.models import check_models, check_publishable
 
 def check(tmp_path: Path, models: Any, *stages: str, backend: str = "hf", remote_code: Any = None) -> None:
     config = {"models": models, "backend": backend, "remote_code": remote_code or {}}
-    module = Module("evaluate", "evaluate", "lm_eval", config, {"models": "evaluate.yaml:3"})
+    module = Module("evaluate", "evaluate", "lm_eval", config, dict.fromkeys(("models", "models.a"), "evaluate.yaml:3"))
     others = {name: Module(name, name, "torchtitan", {}, {}) for name in stages}
     if "sft" in others:
         begun = "pretrain" if "pretrain" in others else "elsewhere"
@@ -54,7 +54,8 @@ def test_a_folder_below_home_is_that_folder(tmp_path: Path, export: Path, monkey
     ("models", "expected"),
     [
         (["base", "sft"], ["'base' is no stage of this experiment", "'sft' is no stage", "a mapping from a name"]),
-        ({"a": "/nowhere"}, ["a: no config.json in /nowhere", "evaluate.yaml:3: evaluate.models"]),
+        ({"a": "/nowhere"}, ["evaluate.yaml:3: evaluate.models.a: no config.json in '/nowhere'"]),
+        (["pretrain", "pretrain"], ["found 'pretrain' twice"]),
         ([], ["nothing to evaluate"]),
         ({}, ["nothing to evaluate"]),
     ],
