@@ -47,7 +47,8 @@ def as_experiment(kind: str, name: str, text: str, folder: Path) -> str:
     if kind in PLACES:
         above = PLACES[kind].format(name=name)
         depth = len(above.splitlines()[-1]) - len(above.splitlines()[-1].lstrip()) + 2 if above else 0
-        return OVER + above + textwrap.indent(textwrap.dedent(text), " " * depth)
+        over = "" if text.startswith("extends:") or "\nextends:" in text else OVER
+        return over + above + textwrap.indent(textwrap.dedent(text), " " * depth)
     assert kind in ("model", "data"), f"read: {kind}: a rule that isn't known"
     (folder / "page.yaml").write_text(text, encoding="utf-8")
     module = "sft" if "kind: chat" in text else "pretrain"

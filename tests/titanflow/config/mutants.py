@@ -36,7 +36,6 @@ ROOTS = (
     ("families", ("pretrain.model=deepseek_v3_demo.yaml",)),
     ("stdlib", ("sft.config=sft_lora.yaml", "sft.data=chat_mixture.yaml")),
     ("stdlib", ("sft.data=instructions.yaml", "sft.validation_data=sharegpt_files.yaml")),
-    ("chain", ()),
 )
 """Experiments with the settings that bring further shipped files in."""
 
