@@ -24,7 +24,8 @@ LONE: tuple[StageKind, ...] = ("evaluate", "publish")
 """Kinds of which an experiment has one module: both name as many models as there are."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 """A folder's name, and with more around it that of a cluster's job, which Kubernetes limits to 63 letters."""
-TAKEN = ("prepare", BASE, "superseded", "modules")
+NAME_EXPECTED = "at most 40 letters (a to z), digits, dashes and underscores; first a letter or a digit"
+TAKEN = ("prepare", BASE, "superseded", "scored", "rehearsal", "modules")
 """Names that mean something else in a run's folder, among models, or in ``--set``."""
 
 
@@ -34,6 +35,11 @@ def kind_of(name: str, spec: Leaf | Tree | None) -> StageKind | None:
     wanted = str(named.value) if isinstance(named, Leaf) and named.value is not None else name
     found = KIND_OF.get(wanted)
     return None if found == "prepare" else found
+
+
+def is_name(name: str) -> bool:
+    """Whether a stage, or a mean of stages, may have this name, which its folder has, too."""
+    return _NAME.fullmatch(name) is not None
 
 
 def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list[Problem]:
@@ -50,9 +56,8 @@ def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list
         ]
     if name in (*TAKEN, *dataclass_schema(ExperimentSpec)["properties"]) or (name in KIND_OF and KIND_OF[name] != kind):
         return [Problem("the name means something else", key, origin, "another name")]
-    if _NAME.fullmatch(name) is None:
-        expected = "at most 40 letters (a to z), digits, dashes and underscores; first a letter or a digit"
-        return [Problem(f"found {name!r}", key, origin, expected)]
+    if not is_name(name):
+        return [Problem(f"found {name!r}", key, origin, NAME_EXPECTED)]
     base = spec.get("base")
     if kind in LONE and isinstance(base, Leaf) and base.value is not None:
         return [Problem(f"found {base.value!r}", f"{key}.base", base.origin, "no base: nothing is trained here")]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from titanflow.planning.plan import make_plan
 
 
@@ -14,3 +16,15 @@ def test_the_shipped_chain_needs_no_file_and_each_stage_follows_its_base(tmp_pat
     assert [stage.kind for stage in plan.stages] == [
         *("prepare", "pretrain", "pretrain", "sft", "sft", "prefer", "evaluate", "publish"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("stage", "made"),
+    [("pretrain", ["pretrain"]), ("sft_slow", ["pretrain", "mid", "sft_slow"]), ("evaluate", None), ("publish", None)],
+)
+def test_each_part_of_the_shipped_chain_can_be_planned(tmp_path: Path, stage: str, made: list[str] | None) -> None:
+    plan = make_plan("chain", overrides=[f"workspace={tmp_path}", "launcher.device=cpu", f"only=[{stage}]"])
+    names = [one.stage for one in plan.stages if one.stage != "prepare"]
+    assert made is None or names == made
+    assert names[-1] == stage
+    assert [one.stage for one in plan.stages if one.during is not None] == ["pretrain"]

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from titanflow.common.errors import Problem
-from titanflow.config.stages import TAKEN, module_of, named_module
+from titanflow.config.stages import NAME_EXPECTED, TAKEN, is_name, module_of, named_module
+from titanflow.runs.contract import KIND_OF
 
 if TYPE_CHECKING:
     from titanflow.config.module import Module
@@ -67,7 +68,9 @@ def _move_origins(module: Module) -> None:
 
 def _problems(module: Module, name: str, modules: Mapping[str, Module]) -> list[Problem]:
     recipe, key = module.config["means"][name], f"means.{name}"
-    if name in modules or name in TAKEN:
+    if not is_name(name):
+        return [module.problem(key, f"found {name!r}", NAME_EXPECTED)]
+    if name in (*modules, *TAKEN, *KIND_OF):
         return [module.problem(key, "the name means something else", "another name for the mean")]
     if name not in module.config["models"]:
         return [module.problem(key, "nothing asks for it", f"{name} among models")]

@@ -100,6 +100,11 @@ MEAN = ["sft_a", "sft_b"]
         ({"avg": {"means": MEAN}}, r"found {'means': .*{mean: \[sft_a, sft_b\]"),
         ({"avg": 3}, "means.avg: found 3.*a model's folder, or {mean"),
         ({"sft_a": {"mean": MEAN}}, "the name means something else"),
+        ({"scored": {"mean": MEAN}}, "the name means something else"),
+        ({"prefer": {"mean": MEAN}}, "the name means something else"),
+        # Its folder in the run is removed before it is made anew.
+        ({"..": {"mean": MEAN}}, r"found '\.\.'.*letters \(a to z\), digits"),
+        ({"a/b": {"mean": MEAN}}, "found 'a/b'.*letters"),
         (
             {"avg": {"mean": MEAN}, "other": "./elsewhere"},
             "other: found './elsewhere'.*can't stand beside a mean",
