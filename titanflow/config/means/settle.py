@@ -69,7 +69,7 @@ def _move_origins(module: Module) -> None:
 def _problems(module: Module, name: str, modules: Mapping[str, Module]) -> list[Problem]:
     recipe, key = module.config["means"][name], f"means.{name}"
     if not is_name(name):
-        return [module.problem(key, f"found {name!r}", NAME_EXPECTED)]
+        return [module.problem("models", f"found {name!r}", NAME_EXPECTED)]
     if name in (*modules, *TAKEN, *KIND_OF):
         return [module.problem(key, "the name means something else", "another name for the mean")]
     if name not in module.config["models"]:

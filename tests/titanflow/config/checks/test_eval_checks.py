@@ -63,7 +63,7 @@ def test_values_that_can_be_evaluated_with(write, load, settings: list[str]) -> 
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (["kind=evals", "path=items.jsonl"], "a stage trains on text or conversations"),
+        (["kind=evals", "path=items.jsonl"], "a stage trains on text, conversations or pairs"),
         (["source=stdlib_chats"], "found 'stdlib_chats', which holds no text"),
         (["kind=chat", "source=stdlib"], "expected: stdlib_chats, with kind: chat"),
     ],
