@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from titanflow.common.errors import Problem, did_you_mean
 from titanflow.config.files.schema import dataclass_schema
 from titanflow.config.keys.experiment import ExperimentSpec
-from titanflow.config.means.recipe import averaged_stages
+from titanflow.config.means.recipe import averaged_stages, means_of
 from titanflow.files.yaml_source import Leaf, Tree, first_origin
 from titanflow.runs.contract import KIND_OF, KINDS, StageKind
 
@@ -90,6 +90,15 @@ def named_module(name: str, modules: Mapping[str, Module]) -> Module | None:
             return module_of("pretrain", modules)
         return modules.get(begun.stage) if begun.folder is None else None
     return next((one for one in modules.values() if name in KINDS and KIND_OF.get(one.name) == name), None)
+
+
+def published_module(modules: Mapping[str, Module]) -> Module | None:
+    """The module of the model that is published; of a mean the first of its stages, whose architecture it has."""
+    publish, evaluate = module_of("publish", modules), module_of("evaluate", modules)
+    if publish is None:
+        return None
+    mean = means_of(evaluate.config).get(publish.config["model"]) if evaluate is not None else None
+    return modules.get(mean.stages[0] if mean is not None else publish.config["model"])
 
 
 def fine_tuning_base(modules: Mapping[str, Module]) -> BaseArchitecture | None:

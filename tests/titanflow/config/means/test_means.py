@@ -141,6 +141,14 @@ def test_a_published_model_that_is_neither_trained_nor_a_mean_is_refused(configs
     assert "avg" in text
 
 
+def test_gguf_files_of_a_mean_are_those_of_its_stages_family(configs: Path) -> None:
+    path = configs / "experiments" / "tiny.yaml"
+    experiment = yaml.safe_load(path.read_text())
+    experiment["modules"]["pretrain"]["model"] = {"name": "mod", "flavor": "debugmodel"}
+    path.write_text(yaml.safe_dump(experiment, sort_keys=False))
+    assert "no GGUF file was proved of the model family mod" in refusal(configs, publish={"gguf": ["f16"]})
+
+
 def with_base(configs: Path, base: object) -> None:
     """A third fine-tuning, which starts from ``base``."""
     path = configs / "experiments" / "tiny.yaml"
