@@ -34,7 +34,7 @@ def refused(tiny: Cli, *arguments: str) -> str:
         ("pretrain.params.model_overrides.n_layers=4", ["Invalid override keys detected: ['n_layers']"]),
         ("pretrain.model.flavor=9B", ["flavor '9B' not found in model_args for 'llama3'"]),
         ("pretrain.data.path=/nowhere/text.txt", ["/nowhere/text.txt"]),
-        ("pretrain.training.seq_len=999999", ["found 999999", "max_seq_len is 131072"]),
+        ("pretrain.training.seq_len=999999", ["found 999999", "pretrain.model.max_seq_len", "is 131072"]),
         ("sft.training.seq_len=96", ["found 96", "pretrain was trained with 48"]),
         ("sft.model.n_layers=7", ["found 7, and pretrain has 2"]),
         ("nosuch.key=1", ["nosuch.key: unknown key"]),

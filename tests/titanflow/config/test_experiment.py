@@ -101,7 +101,7 @@ def test_several_mistakes_are_reported_together(write, mistakes) -> None:
         ({}, ["pretrain.model.n_layers=three"], ["found 'three'", "expected: a whole number"]),
         ({}, ["sft.model.n_layers=3"], ["found 3, and pretrain has 2", "keeps its base's architecture"]),
         ({}, ["sft.model.name=qwen3"], ["found 'qwen3', and pretrain has 'llama3'"]),
-        ({}, ["pretrain.training.seq_len=200000"], ["found 200000, and the model's max_seq_len is 131072"]),
+        ({}, ["pretrain.training.seq_len=200000"], ["found 200000, and pretrain.model.max_seq_len", "is 131072"]),
         (
             {},
             ["sft.training.seq_len=128"],

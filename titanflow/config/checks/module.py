@@ -112,7 +112,8 @@ def _check_validation(module: Module) -> list[Problem]:
 
 def _check_seq_len(module: Module) -> list[Problem]:
     seq_len, limit = module.config["training"]["seq_len"], module.model_args.get("max_seq_len")
-    reason, hint = f"the model's max_seq_len is {limit}", ""
+    key = "model.max_seq_len"
+    reason, hint = f"{module.name}.{key} ({module.origins.get(key, 'default')}) is {limit}", ""
     if module.base is not None:
         sft = module.config["sft"]
         limit = None if sft["allow_longer_context"] or sft["change_rope"] else module.base.seq_len
