@@ -45,8 +45,10 @@ def check_models(module: Module, experiment: Experiment, workspace: Path) -> Non
     else:
         stages = [name for name, other in experiment.modules.items() if other.trains]
         known = [*([BASE] if base_folder(experiment.modules, workspace) else []), *stages, *means_of(module.config)]
-        wrong = [f"{name!r} is no stage of this experiment" for name in models if name not in [BASE, *known]]
-        wrong += [AMBIGUOUS] if BASE in models and BASE not in known and not wrong else []
+        # Without any stage there is none that it could be.
+        several = [BASE] if stages and BASE not in known else []
+        wrong = [f"{name!r} is no stage of this experiment" for name in models if name not in [*several, *known]]
+        wrong += [AMBIGUOUS] if several and BASE in models and not wrong else []
         expected = ", ".join(known) or "a mapping from a name to a folder that transformers loads"
     if wrong or not module.config["models"]:
         messages = wrong or ["nothing to evaluate"]

@@ -67,8 +67,7 @@ def test_each_kind_of_file_lies_beside_then_in_the_tree_then_among_the_shipped(f
     room, text = NAMED[key]
     section = "overrides: {data: {mixture: {sources: {a: {data: NAMED}}}}}" if "." in key else f"{key}: NAMED"
     own = "" if key == "model" else ", model: llama3_demo"
-    shipped = next((SHIPPED / room).glob("*.yaml")) if room != "models" else SHIPPED / "models" / "llama3_demo.yaml"
-    named = shipped.name if room != "modules" else "pretrain.yaml"
+    named = {"models": "llama3_demo.yaml", "modules": "pretrain.yaml", "data": "stdlib.yaml"}[room]
     text_of = f"modules: {{pretrain: {{{section}{own}}}}}".replace("NAMED", named)
     root = files(exp__mine=text_of)
     mine, tree = root / "exp" / "mine.yaml", root / "tree"
