@@ -1,9 +1,9 @@
 """Every YAML block of README.md and docs/ is read as a config: a whole file, or the part of one that its rule names.
 
 ``experiment`` lies over the default experiment, if it doesn't extend one itself; ``modules`` below its ``modules``,
-``module NAME`` below one of them, ``training`` below the overrides of one. ``model`` and ``data`` are files that a module
-names. ``task`` is a task of lm-eval's, and ``part of a task`` lies over the last such block before it. Files that a block
-names beside the shipped ones are stand-ins.
+``module NAME`` below one of them, ``training`` below the overrides of one. ``model`` and ``data`` are files that a
+module names. ``task`` is a task of lm-eval's, and ``part of a task`` lies over the last such block before it. Files
+that a block names beside the shipped ones are stand-ins.
 """
 
 from __future__ import annotations
