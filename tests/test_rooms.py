@@ -164,6 +164,12 @@ def test_a_file_fits_in_a_head(places: tuple[str, ...], most: int) -> None:
     assert {path: count for path, count in lines.items() if count > most} == {}
 
 
+def test_no_two_files_of_tests_have_one_name() -> None:
+    # They are modules without a package: pytest would refuse to collect the second.
+    found = Counter(path.name for path in (ROOT / "tests").rglob("*.py"))
+    assert [name for name, count in found.items() if count > 1 and name not in ("conftest.py", "__init__.py")] == []
+
+
 def test_tests_stand_where_their_room_is() -> None:
     """Below ``tests/`` the folders are those of the source."""
     folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}

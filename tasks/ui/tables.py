@@ -7,6 +7,7 @@ import itertools
 from tasks.ui.artifacts import Logger
 from tasks.ui.results import Row
 from titanflow.config.keys.training import RENDERED_KINDS
+from titanflow.config.mixture import row_kinds
 from titanflow.runs.contract import StageRun
 from titanflow.runs.results import StageResult, TrainResult
 
@@ -42,8 +43,8 @@ def inheritance_rows(result: TrainResult) -> list[Row]:
 
 def masked_rows(run: StageRun, limit: int = MASKED_ROWS) -> list[Row]:
     """The first conversations of a training stage, with trained text in ⟦ ⟧; none if it trains on plain text."""
-    kind = (run.config.get("data") or {}).get("kind")
-    if run.data.train is None or run.tokenizer is None or kind not in RENDERED_KINDS:
+    is_rendered = row_kinds(run.config.get("data") or {}) & {*RENDERED_KINDS}
+    if run.data.train is None or run.tokenizer is None or not is_rendered:
         return []
     from titanflow.data.tokenizer.tokenizer import described_tokenizer
     from titanflow.report.masks import CLOSE, OPEN, Masks

@@ -1,9 +1,9 @@
 """Every YAML block of README.md and docs/ is read as a config: a whole file, or the part of one that its rule names.
 
-``experiment`` lies over the default experiment, ``modules`` below its ``modules``, ``module NAME`` below one of them,
-``training`` below the overrides of one; ``model`` and ``data`` are files that a module names; ``task`` is a task of
-lm-eval's, and ``part of a task`` lies over the last such block before it. Files that a block names beside the shipped
-ones are stand-ins.
+``experiment`` lies over the default experiment, if it doesn't extend one itself; ``modules`` below its ``modules``,
+``module NAME`` below one of them, ``training`` below the overrides of one. ``model`` and ``data`` are files that a
+module names. ``task`` is a task of lm-eval's, and ``part of a task`` lies over the last such block before it. Files
+that a block names beside the shipped ones are stand-ins.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def as_experiment(kind: str, name: str, text: str, folder: Path) -> str:
     if kind in PLACES:
         above = PLACES[kind].format(name=name)
         depth = len(above.splitlines()[-1]) - len(above.splitlines()[-1].lstrip()) + 2 if above else 0
-        over = "" if text.startswith("extends:") or "\nextends:" in text else OVER
+        over = "" if re.search(r"^extends:", text, re.MULTILINE) else OVER
         return over + above + textwrap.indent(textwrap.dedent(text), " " * depth)
     assert kind in ("model", "data"), f"read: {kind}: a rule that isn't known"
     (folder / "page.yaml").write_text(text, encoding="utf-8")

@@ -18,6 +18,8 @@ from torchtitan.tools.logging import logger
 from titan.tracking.metrics_file import MetricsFile
 from titanflow.common.console import one_line
 from titanflow.common.errors import ConfigError, Problem
+from titanflow.config.keys.training import RENDERED_KINDS
+from titanflow.config.mixture import row_kinds
 from titanflow.data.chat.encoder import ChatEncoder
 from titanflow.data.chat.layout import Conversation
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, load_tokenizer
@@ -115,7 +117,8 @@ def _encoder(run: StageRun, tokenizer: LoadedTokenizer) -> tuple[Callable[[str],
     from titanflow.config.files.chat_template import template_of
 
     ends = frozenset({tokenizer.end_of_text_id, *end_of_turn(run)})
-    if (run.config.get("data") or {}).get("kind") != "chat":
+    data = run.config.get("data") or {}
+    if data.get("kind") not in RENDERED_KINDS and not row_kinds(data) <= {*RENDERED_KINDS}:
         return tokenizer.encode, ends
     template = chat_template(run) or template_of(tokenizer.folder)
     if template is None:

@@ -1,4 +1,4 @@
-"""A training stage, pretrain and sft alike: ``torchrun … -m titan.train.train <run.yaml>``.
+"""A training stage of any kind: ``torchrun … -m titan.train.train <run.yaml>``.
 
 Reads ``run.yaml``, trains with torchtitan, exports, and writes ``result.json``; a failure leaves ``error.json``.
 On SIGTERM the present step is saved and the process exits with 143; the same command goes on from there.

@@ -67,7 +67,8 @@ class Experiment:
     """A resolved experiment: its own settings and its modules, each complete with defaults and origins.
 
     ``path`` is its file, None for one that was given as JSON. ``spec`` holds the experiment's own keys; ``origins``
-    says where each written one comes from.
+    says where each written one comes from. ``scoring`` is the evaluate module, which says how checkpoints are scored
+    while a training runs, also where ``only`` leaves its stage out.
     """
 
     path: Path | None
@@ -75,8 +76,7 @@ class Experiment:
     exp_name: str
     workspace: Path
     modules: dict[str, Module]
-    scorer: Module | None = None
-    """The evaluate module, also where ``only`` leaves it out: it says how scores beside a training are made."""
+    scoring: Module | None = None
     spec: ExperimentSpec = field(default_factory=ExperimentSpec)
     origins: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
@@ -119,9 +119,9 @@ def load_experiment(
     if unknown := [name for name in spec.only if name not in modules]:
         hint, origin = did_you_mean(unknown[0], modules), own["only"].origin
         raise ConfigError(Problem(f"no module is {', '.join(unknown)}", "only", origin, ", ".join(modules), hint))
-    scorer = module_of("evaluate", modules)
+    scoring = module_of("evaluate", modules)
     modules = made_for(spec.only, modules) if spec.only else modules
-    warnings = _check_modules(modules, scorer, starts)
+    warnings = _check_modules(modules, scoring, starts)
     exp_name = spec.exp_name or source.stem
     origins = {key: leaf.origin for key, leaf in leaves(own)}
     origins |= {} if spec.exp_name else {"exp_name": f"the name of {source}"}
@@ -144,7 +144,7 @@ def load_experiment(
         exp_name=exp_name,
         workspace=expanded(spec.workspace),
         modules=modules,
-        scorer=scorer,
+        scoring=scoring,
         spec=spec,
         origins=origins,
         ignored=ignored,
@@ -218,18 +218,18 @@ def _locate(name: str, configs: str | Path | None) -> _Source:
     return _Source(path, "", tree.of_experiment(path))
 
 
-def _check_modules(modules: dict[str, Module], scorer: Module | None, starts: bool) -> list[str]:
+def _check_modules(modules: dict[str, Module], scoring: Module | None, starts: bool) -> list[str]:
     """Fills in what follows from other values, and refuses values that contradict each other; returns warnings."""
     for module in modules.values():
         settle_parts(module)
         settle_presets(module)
-    if scorer is not None and scorer.name not in modules:
-        settle_parts(scorer)
+    if scoring is not None and scoring.name not in modules:
+        settle_parts(scoring)
     problems = [problem for module in modules.values() for problem in check_module(module)]
     lacks = [problem for module in modules.values() for problem in check_launch(module)]
     problems += [*(lacks if starts else ()), *check_exports(modules), *check_gate(modules), *check_gguf(modules)]
     problems += unlike_models(modules)
-    problems += check_scored_modules(modules.values()) if scorer is None else []
+    problems += check_scored_modules(modules.values(), scoring)
     if problems:
         raise ConfigError(problems)
     return [f"a run would be refused: {problem}" for problem in told_once(lacks)]

@@ -21,6 +21,11 @@ def mixture_members(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return members
 
 
+def row_kinds(data: Mapping[str, Any]) -> set[str]:
+    """The kinds of rows of a ``data`` section: its own, or those of its sources."""
+    return {str(source.get("kind", "text")) for source in mixture_members(data).values() or [data]}
+
+
 def packs_rows(data: Mapping[str, Any]) -> bool:
     """Whether several documents share a row of a ``data`` section, or of one of its sources."""
     members = mixture_members(data)

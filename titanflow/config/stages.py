@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from titanflow.common.errors import Problem, did_you_mean
 from titanflow.config.files.schema import dataclass_schema
 from titanflow.config.keys.experiment import ExperimentSpec
-from titanflow.config.means.recipe import averaged_stages
+from titanflow.config.means.recipe import averaged_stages, means_of
 from titanflow.files.yaml_source import Leaf, Tree, first_origin, plain
 from titanflow.runs.contract import KIND_OF, KINDS, StageKind
 
@@ -24,9 +24,9 @@ LONE: tuple[StageKind, ...] = ("evaluate", "publish")
 """Kinds of which an experiment has one module: both name as many models as there are."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 """A folder's name, and with more around it that of a cluster's job, which Kubernetes limits to 63 letters."""
-TAKEN = ("prepare", BASE, "superseded", "rehearsal", "scored", "modules")
-"""Names that mean something else in a run's folder, among models, or in ``--set``."""
 NAME_EXPECTED = "at most 40 letters (a to z), digits, dashes and underscores; first a letter or a digit"
+TAKEN = ("prepare", BASE, "superseded", "scored", "rehearsal", "modules")
+"""Names that mean something else in a run's folder, among models, or in ``--set``."""
 
 
 def kind_of(name: str, spec: Leaf | Tree | None) -> StageKind | None:
@@ -35,6 +35,11 @@ def kind_of(name: str, spec: Leaf | Tree | None) -> StageKind | None:
     wanted = str(named.value) if isinstance(named, Leaf) and named.value is not None else name
     found = KIND_OF.get(wanted)
     return None if found == "prepare" else found
+
+
+def is_name(name: str) -> bool:
+    """Whether a stage, or a mean of stages, may have this name, which its folder has, too."""
+    return _NAME.fullmatch(name) is not None
 
 
 def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list[Problem]:
@@ -51,7 +56,7 @@ def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list
         ]
     if name in (*TAKEN, *dataclass_schema(ExperimentSpec)["properties"]) or (name in KIND_OF and KIND_OF[name] != kind):
         return [Problem("the name means something else", key, origin, "another name")]
-    if not fits_folder(name):
+    if not is_name(name):
         return [Problem(f"found {name!r}", key, origin, NAME_EXPECTED)]
     base = spec.get("base")
     if kind in LONE and base is not None and plain(base) is not None:
@@ -59,11 +64,6 @@ def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list
         return [Problem(f"found {plain(base)!r}", f"{key}.base", first_origin(base) or origin, expected)]
     twins = [one.name for one in earlier.values() if one.kind == kind and kind in LONE]
     return [Problem(f"is of the kind {kind}, as {twin} is", key, origin, f"one module {kind}") for twin in twins]
-
-
-def fits_folder(name: str) -> bool:
-    """Whether a stage, or a mean of stages, may have the name: its folder in a run has it, too."""
-    return _NAME.fullmatch(name) is not None
 
 
 def in_order(modules: Mapping[str, Module]) -> list[Module]:
@@ -91,6 +91,15 @@ def named_module(name: str, modules: Mapping[str, Module]) -> Module | None:
             return module_of("pretrain", modules)
         return modules.get(begun.stage) if begun.folder is None else None
     return next((one for one in modules.values() if name in KINDS and KIND_OF.get(one.name) == name), None)
+
+
+def published_module(modules: Mapping[str, Module]) -> Module | None:
+    """The module of the model that is published; of a mean the first of its stages, whose architecture it has."""
+    publish, evaluate = module_of("publish", modules), module_of("evaluate", modules)
+    if publish is None:
+        return None
+    mean = means_of(evaluate.config).get(publish.config["model"]) if evaluate is not None else None
+    return modules.get(mean.stages[0] if mean is not None else publish.config["model"])
 
 
 def fine_tuning_base(modules: Mapping[str, Module]) -> BaseArchitecture | None:

@@ -90,16 +90,14 @@ def continued(config: Experiment) -> str:
 
 
 def as_parent(folder: Path) -> Parent | None:
-    """A night's finished pretraining; None if there is none, or its checkpoint is gone."""
+    """A night's finished pretraining that has no base; None if there is none, or its checkpoint is gone."""
     manifest = Manifest.open(folder)
-    name = next(iter(manifest.of_kind("pretrain")), "")
-    record = manifest.stages.get(name)
-    if record is None or not record.finished:
-        return None
-    training = Training.of(folder / name)
+    finished = (name for name in manifest.of_kind("pretrain") if manifest.stages[name].finished)
+    found = (training for name in finished if (training := Training.of(folder / name)) is not None)
+    training = next((one for one in found if one.run.base is None), None)
     if training is None or (result := training.result) is None or not (result.checkpoint / METADATA).is_file():
         return None
-    run = training.run
+    run, record = training.run, manifest.stages[training.run.folder.name]
     rows = int(run.config["training"].get("skip_rows", 0)) + result.step * (global_batch_size(run.config) or 0)
     return Parent(run=folder.name, checkpoint=result.checkpoint, step=result.step, rows=rows, digest=record.digest)
 

@@ -6,13 +6,15 @@ is shared by runs and stays.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from titanflow.common.errors import DataError
 from titanflow.common.file_lock import held, holder
 from titanflow.nightly.planning import as_parent, nights
-from titanflow.runs.contract import RESULT_FILE, RUN_FILE
+from titanflow.runs.contract import RESULT_FILE, RUN_FILE, StageRun
 from titanflow.runs.manifest import Manifest
 from titanflow.runs.results import PublishResult, result_of
 
@@ -86,18 +88,23 @@ def _is_published(folder: Path) -> bool:
     return any(isinstance(result, PublishResult) and result.status == "published" for result in results)
 
 
-def _is_pretraining(stage: Path) -> bool:
-    return stage.name in Manifest.open(stage.parent).of_kind("pretrain")
+def _needs_nothing(stage: Path) -> bool:
+    """Whether a stage is a pretraining that has trained: it has the weights itself, unless it has a base."""
+    if stage.name not in Manifest.open(stage.parent).of_kind("pretrain") or not (stage / RESULT_FILE).exists():
+        return False
+    with contextlib.suppress(DataError):
+        return (run := StageRun.of(stage)) is not None and run.base is None
+    return False
 
 
 def _built_upon(folder: Path) -> str:
     """A run of the workspace that reads this one's files, as ``experiment/run``; empty if there is none.
 
-    A night that has trained no longer needs its parent: it has the weights itself.
+    A night that has trained no longer needs its parent.
     """
     for path in sorted(folder.parent.parent.glob(f"*/*/*/{RUN_FILE}")):
         stage = path.parent
-        if stage.parent == folder or (_is_pretraining(stage) and (stage / RESULT_FILE).exists()):
+        if stage.parent == folder or _needs_nothing(stage):
             continue
         # YAML may fold a long path over two lines.
         if f"{folder}/" in " ".join(path.read_text(encoding="utf-8").split()):

@@ -101,10 +101,11 @@ def _row(night: Night, folder: Path) -> NightRow:
     row = NightRow(night.date, night.run, night.state, continues=night.parent.run if night.parent else "")
     row.cause, row.seconds = _first_line(night.message), _seconds(night)
     stages = Manifest.open(folder).stages
-    results = {result.kind: result for stage in stages if (result := result_of(folder / stage)) is not None}
-    training = [result for result in results.values() if isinstance(result, TrainResult)]
+    results = [result for stage in stages if (result := result_of(folder / stage)) is not None]
+    training = [result for result in results if isinstance(result, TrainResult)]
     row.loss = training[-1].loss if training else None
-    evaluation, published = results.get("evaluate"), results.get("publish")
+    last = {result.kind: result for result in results}
+    evaluation, published = last.get("evaluate"), last.get("publish")
     if isinstance(evaluation, EvaluateResult):
         row.scores = _scores(evaluation)
     if isinstance(published, PublishResult):

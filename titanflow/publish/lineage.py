@@ -26,11 +26,20 @@ from titanflow.nightly.night import Night, Parent
 from titanflow.publish.bundle import Bundle, is_published
 from titanflow.publish.card.training_data import prepared_datasets
 from titanflow.publish.integrity import seal
-from titanflow.runs.contract import EXPORT_FOLDER, RESULT_FILE, RUN_FILE, TASKS_FOLDER, DataOrigin, StageRun
+from titanflow.runs.contract import (
+    EXPORT_FOLDER,
+    RESULT_FILE,
+    RUN_FILE,
+    TASKS_FOLDER,
+    DataOrigin,
+    StageKind,
+    StageRun,
+)
 from titanflow.runs.manifest import Manifest, StageRecord
 from titanflow.runs.results import EvaluateResult, GateDecision, GgufFile, TrainResult, read_result, tracked_ids
 from titanflow.runs.training import Training, finished_training
 
+TUNED_ON: dict[StageKind, str] = {"sft": "conversations", "prefer": "pairs of answers"}
 TRAIN_FIELDS = {
     "step", "tokens", "first_loss", "loss", "validation_loss", "seq_len", "parameters", "trainable_parameters",
     "model_name", "flavor", "model_args", "inheritance", "base_model", "mean_of", "tokenizer_digest", "export_digests",
@@ -114,8 +123,14 @@ class Lineage:
 
     @property
     def is_tuned(self) -> bool:
-        """Whether the model was fine-tuned, on conversations."""
+        """Whether the model was fine-tuned, on conversations or on pairs of answers."""
         return self.published.run.kind != "pretrain"
+
+    @property
+    def tuned_on(self) -> str:
+        """The kinds of data that the model was fine-tuned on, for the card."""
+        kinds = {stage.run.kind for stage in self.trained}
+        return " and then on ".join(data for kind, data in TUNED_ON.items() if kind in kinds)
 
     @property
     def base_model(self) -> str:

@@ -22,6 +22,7 @@ from rich.text import Text
 from titanflow.common.console import uncut
 from titanflow.common.errors import ConfigError, DataError, Problem, StageFailed
 from titanflow.config.keys.training import RENDERED_KINDS
+from titanflow.config.mixture import row_kinds
 from titanflow.planning.stage_plan import Plan
 from titanflow.runs.contract import PREPARE, StageRun
 
@@ -173,8 +174,8 @@ def prepare_masks(plan: Plan, module: str | None = None) -> Masks:
 def _training_run(plan: Plan, module: str | None) -> StageRun:
     modules = plan.config.modules
     for one in modules.values() if module is None else [modules[module]]:
-        planned, kind = plan.stage(one.name), (one.config.get("data") or {}).get("kind")
-        if one.trains and planned is not None and planned.run.data.train is not None and kind in RENDERED_KINDS:
+        planned, kinds = plan.stage(one.name), row_kinds(one.config.get("data") or {})
+        if one.trains and planned is not None and planned.run.data.train is not None and kinds & {*RENDERED_KINDS}:
             return planned.run
     found = f"{module or plan.experiment} trains on no conversations"
     raise ConfigError(Problem(found, "--module", expected="a module whose data has kind: chat or pairs"))

@@ -89,7 +89,7 @@ def test_what_is_not_there_is_empty_and_named(folder: Path) -> None:
     write_manifest(folder, ["prepare"])
     found = titanflow.results(folder)
     assert {*found.missing} == {"losses", "validation", "scores", "paths"}
-    assert found.missing["losses"] == "the run has no stage pretrain or sft"
+    assert found.missing["losses"] == "the run has no stage pretrain or sft or prefer"
 
 
 def test_a_stage_that_failed_says_why(folder: Path) -> None:

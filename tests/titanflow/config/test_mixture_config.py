@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from titanflow.config.mixture import mixture_members, mixture_spec, packs_rows
+from titanflow.config.mixture import mixture_members, mixture_spec, packs_rows, row_kinds
 
 ROOT = Path(__file__).parents[3]
 
@@ -79,3 +79,10 @@ def test_every_data_file_for_chats_that_ships_resolves(load, name: str) -> None:
     members = mixture_members(data) or {name: data}
     assert all(member["kind"] == "chat" and member["path"] for member in members.values())
     assert packs_rows(data) == (name == "chat_mixture")
+
+
+def test_the_kinds_of_rows_are_the_section_s_or_those_of_its_sources() -> None:
+    assert row_kinds({"kind": "chat"}) == {"chat"}
+    assert row_kinds({"kind": "text", "mixture": {"sources": {"a": {"kind": "pairs"}}}}) == {"pairs"}
+    assert row_kinds({"kind": "chat", "mixture": {"sources": {"a": {"kind": "text"}, "b": {}}}}) == {"chat", "text"}
+    assert row_kinds({}) == {"text"}

@@ -13,6 +13,7 @@ from titanflow.common.errors import ConfigError
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.overrides import parse_settings
 from titanflow.config.stages import named_module
+from titanflow.planning.evaluation.during import during_modules
 
 Load = Callable[..., Experiment]
 
@@ -159,6 +160,10 @@ def test_only_some_stages_with_what_they_are_made_from(load: Load) -> None:
     assert names(load("only=[publish]", "evaluate.models=[sft_b]")) == [
         *("pretrain", "mid", "sft_b", "evaluate", "publish"),
     ]
+    # Its evaluate module says how checkpoints are scored, also where no evaluation is made.
+    scored = load("only=[pretrain]", "pretrain.during.every=2", "pretrain.checkpoint.interval=2")
+    assert names(scored) == ["pretrain"]
+    assert [one.name for one in during_modules(scored)] == ["pretrain.during"]
     with pytest.raises(ConfigError, match=r"(?s)only: no module is sft_c.*did you mean sft_b\?"):
         load("only=[sft_c]")
 

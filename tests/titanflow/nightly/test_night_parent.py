@@ -1,7 +1,8 @@
 from pathlib import Path
 
 import pytest
-from night_runs import train, write_night
+from finished_stage import finish_training
+from night_runs import note, train, write_night
 from tiny_experiment import write_tiny_experiment
 
 from titanflow.common.errors import ConfigError
@@ -10,6 +11,7 @@ from titanflow.nightly.planning import as_parent
 from titanflow.planning.begin import record_start
 from titanflow.planning.plan import make_plan
 from titanflow.planning.stage_plan import Plan
+from titanflow.runs.contract import StageRun
 from titanflow.runs.manifest import Manifest
 
 TONIGHT = ["nightly.date=2026-11-05"]
@@ -48,6 +50,19 @@ def test_a_run_is_a_night_s_where_its_date_is_set(configs: Path) -> None:
     assert plan.as_json()["night"]["date"] == "2026-11-05"
     # Its inputs are those of any run: only the folder keeps it from being last night's.
     assert fingerprint(plan) == fingerprint(make_plan("tiny", configs))
+
+
+def test_a_pretraining_that_has_a_base_is_not_continued_whatever_its_place(configs: Path) -> None:
+    night = write_night(runs(configs), "2026-11-04")
+    mid = night / "mid"
+    StageRun(stage="mid", kind="pretrain", experiment="e", run=night.name, folder=mid, base=night / "other").write()
+    finish_training(mid)
+    note(night, "mid", kind="pretrain", finished="2026-11-04T03:00:00+00:00")
+    assert as_parent(night) is None
+    checkpoint = train(night)
+    parent = as_parent(night)
+    assert parent is not None
+    assert parent.checkpoint == checkpoint
 
 
 @pytest.mark.parametrize("day", ["yesterday", "2026-11-31", "2026-1-5"])

@@ -1,7 +1,8 @@
 from pathlib import Path
 
 import pytest
-from night_runs import publish, train, write_night
+from finished_stage import finish_training
+from night_runs import note, publish, train, write_night
 
 from titanflow.common.file_lock import held
 from titanflow.nightly.retention import remove_old, to_remove
@@ -60,6 +61,16 @@ def test_what_another_run_builds_on_stays(runs: Path) -> None:
     found = remove_old(runs, 0, "2026-11-05")
     assert found.kept == {"2026-11-03": "chat/main builds on it", "2026-11-02": "e/2026-11-04 builds on it"}
     assert found.removed == ["2026-11-04", "2026-11-01"]
+
+
+def test_a_pretraining_with_a_base_needs_it_however_far_it_came(runs: Path) -> None:
+    train(runs / "2026-11-03")
+    train(runs / "2026-11-05")
+    tuned, base = runs.parent / "text" / "main" / "pretrain", runs / "2026-11-03" / "pretrain"
+    StageRun(stage="pretrain", experiment="text", run="main", folder=tuned, base=base).write()
+    finish_training(tuned)
+    note(tuned.parent, "pretrain", finished="2026-11-21T03:00:00+00:00")
+    assert remove_old(runs, 0, "2026-11-05").kept == {"2026-11-03": "text/main builds on it"}
 
 
 def test_a_night_that_somebody_works_on_stays(runs: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from titanflow.planning.plan import make_plan
 
 
@@ -16,10 +18,13 @@ def test_the_shipped_chain_needs_no_file_and_each_stage_follows_its_base(tmp_pat
     ]
 
 
-def test_a_part_of_it_is_scored_on_the_way_as_the_evaluation_that_it_leaves_out_says(tmp_path: Path) -> None:
-    plan = make_plan("chain", overrides=[f"workspace={tmp_path}", "launcher.device=cpu", "only=[sft]"])
-    assert [stage.stage for stage in plan.stages] == ["prepare", "pretrain", "mid", "sft"]
-    pretrain = plan.stage("pretrain")
-    assert pretrain is not None
-    assert pretrain.during is not None
-    assert pretrain.during.config["tasks"] == ["stdlib_bits_per_byte"]
+@pytest.mark.parametrize(
+    ("stage", "made"),
+    [("pretrain", ["pretrain"]), ("sft_slow", ["pretrain", "mid", "sft_slow"]), ("evaluate", None), ("publish", None)],
+)
+def test_each_part_of_the_shipped_chain_can_be_planned(tmp_path: Path, stage: str, made: list[str] | None) -> None:
+    plan = make_plan("chain", overrides=[f"workspace={tmp_path}", "launcher.device=cpu", f"only=[{stage}]"])
+    names = [one.stage for one in plan.stages if one.stage != "prepare"]
+    assert made is None or names == made
+    assert names[-1] == stage
+    assert [one.stage for one in plan.stages if one.during is not None] == ["pretrain"]

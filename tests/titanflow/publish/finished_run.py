@@ -81,7 +81,7 @@ class FinishedRun:
     def train(self, stage: str, **changes: Any) -> None:
         folder = self.stages[stage] = self.root / stage
         run = {"stage": stage, "experiment": "stdlib", "run": "run-7", "folder": folder, "fingerprint": f"{stage}f1"}
-        base = self.stages.get("pretrain") if stage == "sft" else None
+        base = self.stages.get({"sft": "pretrain", "prefer": "sft"}.get(stage, ""))
         StageRun(**run, config=CONFIG, base=base).write()
         write_result(folder, train_result(stage, **({"export": folder / "export"} | changes)))
 

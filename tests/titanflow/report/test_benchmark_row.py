@@ -87,7 +87,7 @@ def test_the_command_prints_a_row_for_each_folder(configs: Path) -> None:
 def test_a_folder_without_a_finished_training_is_refused(configs: Path, tmp_path: Path) -> None:
     folder = finish(configs).folder
     for other in (folder / "evaluate", folder, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match="expected: the folder of a pretrain or sft stage"):
+        with pytest.raises(DataError, match="expected: the folder of a training stage"):
             benchmark_row(other)
 
 

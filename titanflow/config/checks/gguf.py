@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from titanflow.architectures.families.registry import FAMILIES, family_of
 from titanflow.common.errors import Problem
 from titanflow.config.module import Module
-from titanflow.config.stages import module_of
+from titanflow.config.stages import module_of, published_module
 
 
 def check_gguf(modules: Mapping[str, Module]) -> list[Problem]:
@@ -18,7 +18,7 @@ def check_gguf(modules: Mapping[str, Module]) -> list[Problem]:
         return []
     if len(set(formats)) < len(formats):
         return [publish.problem("gguf", f"found {', '.join(formats)}", "each format once")]
-    trained = modules.get(publish.config["model"])
+    trained = published_module(modules)
     if trained is None:
         return []
     family = trained.config["model"]["name"]

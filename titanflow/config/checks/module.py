@@ -18,7 +18,7 @@ from titanflow.config.checks.processes.parallelism import check_processes, is_sh
 from titanflow.config.checks.refused import rate_problems, refused_values
 from titanflow.config.keys.repositories import idle_revisions
 from titanflow.config.keys.training import names_rows
-from titanflow.config.mixture import mixture_members, packs_rows
+from titanflow.config.mixture import packs_rows, row_kinds
 from titanflow.config.module import Module
 
 
@@ -177,8 +177,7 @@ def _check_pairs(module: Module) -> list[Problem]:
     if is_preference and not has_data(module):
         return [_nothing_to_train_on(module, "preference optimisation")]
     for section in ("data", "validation_data"):
-        data = module.config[section]
-        kinds = {source["kind"] for source in mixture_members(data).values()} or {data["kind"]}
+        kinds = row_kinds(module.config[section])
         if not has_data(module, section):
             continue
         if is_preference and kinds != {"pairs"}:

@@ -28,7 +28,8 @@ class ModuleSpec:
     """What the module does: pretrain, sft, prefer, evaluate or publish. Left out, its name says so."""
     base: str | dict[str, Any] | None = None
     """The model that the training starts from, short for `sft.base`: an earlier module, the folder of a finished stage,
-    or a model in transformers' format. Left out, an sft starts from `pretrain`, and a pretrain from nothing."""
+    or a model in transformers' format. Left out, an sft starts from `pretrain`, a pretrain from nothing; a
+    prefer needs one."""
     framework: str | None = None
     """torchtitan for a training stage, lm_eval for evaluate, huggingface_hub for publish."""
     config: str | None = None

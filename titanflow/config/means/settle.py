@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from titanflow.common.errors import Problem
 from titanflow.config.means.recipe import Mean, misshapen, named_stages
-from titanflow.config.stages import NAME_EXPECTED, TAKEN, fits_folder, module_of, named_module
+from titanflow.config.stages import NAME_EXPECTED, TAKEN, is_name, module_of, named_module
+from titanflow.runs.contract import KIND_OF
 
 if TYPE_CHECKING:
     from titanflow.config.module import Module
@@ -65,10 +66,10 @@ def _move_origins(module: Module) -> None:
 
 def _problems(module: Module, name: str, modules: Mapping[str, Module]) -> list[Problem]:
     recipe, key = module.config["means"][name], f"means.{name}"
-    if name in modules or name in TAKEN:
+    if not is_name(name):
+        return [module.problem("models", f"found {name!r}", NAME_EXPECTED)]
+    if name in (*modules, *TAKEN, *KIND_OF):
         return [module.problem(key, "the name means something else", "another name for the mean")]
-    if not fits_folder(name):
-        return [module.problem(key, f"found the name {name!r}", NAME_EXPECTED)]
     if name not in module.config["models"]:
         return [module.problem(key, "nothing asks for it", f"{name} among models")]
     return _of(module, key, recipe, modules)

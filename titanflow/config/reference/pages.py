@@ -19,7 +19,7 @@ from titanflow.evals.value_checks import expected_value
 
 TITLES: dict[Kind, str] = {
     "experiment": "Keys of an experiment",
-    "training": "Keys of pretrain and sft",
+    "training": "Keys of pretrain, sft and prefer",
     "evaluate": "Keys of evaluate",
     "publish": "Keys of publish",
     "model": "Keys of a model",
@@ -27,8 +27,8 @@ TITLES: dict[Kind, str] = {
 }
 ABOUT: dict[Kind, str] = {
     "experiment": "An experiment's file, in `configs/experiments/` or anywhere; `--set KEY=VALUE` sets any of them. "
-    "`modules.NAME` is a stage: `pretrain`, `sft`, `evaluate` or `publish`. Below its `overrides` stand the keys "
-    "of the stage's own page.",
+    "`modules.NAME` is a stage: `pretrain`, `sft`, `prefer`, `evaluate`, `publish`, or what its key `stage` says. "
+    "Below its `overrides` stand the keys of the stage's own page.",
     "training": "A module file of a training stage, in `configs/modules/`, and `overrides` of an experiment's module. "
     "Most are torchtitan's, with its own texts. On a command line the module's name comes first: "
     "`--set pretrain.training.steps=100`.",

@@ -16,6 +16,7 @@ from titanflow.data.dataset_info import read_info
 from titanflow.data.prepared import OFFSETS_FILE, TOKENS_FILE, mapped
 from titanflow.data.tokenizer.tokenizer import TOKENIZER_FILE, load_tokenizer
 from titanflow.runs.contract import StageRun
+from titanflow.runs.results import TrainResult, result_of
 from titanflow.runs.training import Training
 
 if TYPE_CHECKING:
@@ -79,11 +80,9 @@ class TrainedOn:
             self.not_looked_at.append(f"the training data of {name}, which was trained elsewhere")
         elif stage.folder not in seen:
             self._add_rows(stage)
-            for other in averaged_stages(stage.config):
+            for other in _averaged(stage):
                 if other in stage.stages:
-                    self._add(
-                        f"the model {other}, of which {stage.stage} began", stage.stages[other], {*seen, stage.folder}
-                    )
+                    self._add(f"the model {other}, a part of {stage.stage}", stage.stages[other], {*seen, stage.folder})
             before = stage.base or (stage.config.get("checkpoint") or {}).get("initial_load_path")
             if before:
                 self._add(f"the model that {stage.stage} began with", Path(before), {*seen, stage.folder})
@@ -107,6 +106,15 @@ class TrainedOn:
         except (DataError, OSError, TypeError):
             # Prepared rows may be thrown away, and another version may have written them.
             self.not_looked_at.append(f"{name} of {run.stage}: its prepared rows can't be read any more")
+
+
+def _averaged(stage: StageRun) -> list[str]:
+    """The stages of whose mean a training began, or of which the model in a stage's folder is the mean."""
+    with suppress(DataError):
+        result = result_of(stage.folder)
+        made = [part.stage for part in result.mean_of] if isinstance(result, TrainResult) else []
+        return [*averaged_stages(stage.config), *made]
+    return averaged_stages(stage.config)
 
 
 def _stage_of(folder: Path) -> StageRun | None:

@@ -29,9 +29,10 @@ def during_modules(experiment: Experiment) -> Iterator[Module]:
     Raises:
         ConfigError: its settings contradict each other, or its source holds no dev part out.
     """
+    evaluate = experiment.scoring
     for module in experiment.modules.values():
-        if experiment.scorer is not None and module.trains and module.config["during"]["every"] is not None:
-            yield _derived(module, experiment.scorer)
+        if evaluate is not None and module.trains and module.config["during"]["every"] is not None:
+            yield _derived(module, evaluate)
 
 
 def _derived(module: Module, evaluate: Module) -> Module:

@@ -44,10 +44,10 @@ def check_models(module: Module, experiment: Experiment, workspace: Path) -> Non
     else:
         stages = [name for name, other in experiment.modules.items() if other.trains]
         known = [*([BASE] if base_folder(experiment.modules, workspace) else []), *stages, *means_of(module.config)]
-        tuned = any(other.base is not None and other.kind != "pretrain" for other in experiment.modules.values())
-        ambiguous = BASE in models and BASE not in known and tuned
-        others = [name for name in models if name not in known and not (ambiguous and name == BASE)]
-        wrong = [f"{name!r} is no stage of this experiment" for name in others] + ([AMBIGUOUS] if ambiguous else [])
+        # Without any stage there is none that it could be.
+        several = [BASE] if stages and BASE not in known else []
+        wrong = [f"{name!r} is no stage of this experiment" for name in models if name not in [*several, *known]]
+        wrong += [AMBIGUOUS] if several and BASE in models and not wrong else []
         expected = ", ".join(known) or "a mapping from a name to a folder that transformers loads"
         problems += [module.problem("models", message, expected) for message in wrong]
         twice = [name for name in dict.fromkeys(models) if models.count(name) > 1]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from titanflow.config.batch import data_parallel_ranks, global_batch_size, local_share
+from titanflow.config.mixture import row_kinds
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 """Bytes of a number, by torchtitan's name of its type."""
@@ -61,7 +62,7 @@ class Layout:
             seq_len=int(training["seq_len"]),
             weight_bytes=BYTES[training["dtype"]],
             compute_bytes=BYTES[training["mixed_precision_param"]],
-            sides=2 if (config.get("data") or {}).get("kind") == "pairs" else 1,
+            sides=2 if "pairs" in row_kinds(config.get("data") or {}) else 1,
         )
 
     @property

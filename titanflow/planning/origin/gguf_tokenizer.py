@@ -7,6 +7,7 @@ import json
 from titanflow.architectures.base import TOKENIZER_FILE
 from titanflow.common.errors import Problem
 from titanflow.config.experiment import Experiment
+from titanflow.config.stages import published_module
 from titanflow.data.tokenizer.llama_cpp import WORDS, inexpressible
 from titanflow.planning.origin.tokenizer_plan import TokenizerPlans
 
@@ -19,7 +20,7 @@ def gguf_tokenizer_problems(experiment: Experiment, tokenizers: TokenizerPlans) 
     publish = experiment.of_kind("publish")
     if publish is None or not publish.config["gguf"]:
         return []
-    trained = experiment.modules.get(publish.config["model"])
+    trained = published_module(experiment.modules)
     folder = tokenizers.template_source(trained) if trained is not None else None
     path = folder / TOKENIZER_FILE if folder is not None else None
     if path is None or not path.is_file():

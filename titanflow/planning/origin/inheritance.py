@@ -17,7 +17,7 @@ from titanflow.config.batch import GLOBAL, LOCAL, global_batch_size, rows_key
 from titanflow.config.device import stage_device
 from titanflow.config.keys.training import RENDERED_KINDS
 from titanflow.config.means.recipe import averaged_stages
-from titanflow.config.mixture import mixture_members
+from titanflow.config.mixture import row_kinds
 from titanflow.config.model_args import family
 from titanflow.data.dataset_info import is_complete, read_facts
 from titanflow.data.tokenizer.tokenizer import described_size
@@ -71,9 +71,7 @@ def _loss_mask(base: BaseArchitecture, run: StageRun) -> InheritanceRow:
 
 
 def _mask(config: Mapping[str, Any]) -> str:
-    data = config.get("data") or {}
-    members = mixture_members(data).values() or [data]
-    return "on" if any(member.get("kind") in RENDERED_KINDS for member in members) else "off"
+    return "on" if row_kinds(config.get("data") or {}) & {*RENDERED_KINDS} else "off"
 
 
 def _prepared(run: StageRun) -> dict[str, Any]:

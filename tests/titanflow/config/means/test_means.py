@@ -100,6 +100,11 @@ MEAN = ["sft_a", "sft_b"]
         ({"avg": {"means": MEAN}}, r"found {'means': .*{mean: \[sft_a, sft_b\]"),
         ({"avg": 3}, "means.avg: found 3.*a model's folder, or {mean"),
         ({"sft_a": {"mean": MEAN}}, "the name means something else"),
+        ({"scored": {"mean": MEAN}}, "the name means something else"),
+        ({"prefer": {"mean": MEAN}}, "the name means something else"),
+        # Its folder in the run is removed before it is made anew.
+        ({"..": {"mean": MEAN}}, r"found '\.\.'.*letters \(a to z\), digits"),
+        ({"a/b": {"mean": MEAN}}, "found 'a/b'.*letters"),
         (
             {"avg": {"mean": MEAN}, "other": "./elsewhere"},
             "other: found './elsewhere'.*can't stand beside a mean",
@@ -111,8 +116,8 @@ MEAN = ["sft_a", "sft_b"]
         ({"avg": {"mean": {"of": "pretrain", "last": 3}}}, "found the last 3, and pretrain keeps 2 checkpoints"),
         ({"avg": {"mean": ["avg", "sft_a"]}}, "'avg' is no stage that trains"),
         # A mean has a folder of its name.
-        ({"../avg": {"mean": MEAN}}, r"means.../avg: found the name '../avg'.*at most 40 letters"),
-        ({"a.b": {"mean": MEAN}}, "means.a.b: found the name 'a.b'"),
+        ({"../avg": {"mean": MEAN}}, r"evaluate.models: found '../avg'.*at most 40 letters"),
+        ({"a.b": {"mean": MEAN}}, "evaluate.models: found 'a.b'"),
         ({"scored": {"mean": MEAN}}, "means.scored: the name means something else"),
         # Stages stand under their own names, beside a mean or not.
         ({"a": "sft_a"}, "models.a: is another name for the stage sft_a"),
@@ -152,6 +157,14 @@ def test_a_published_model_that_is_neither_trained_nor_a_mean_is_refused(configs
     text = refusal(configs, publish={"model": "agv"})
     assert "found 'agv', which no module of this experiment trains" in text
     assert "avg" in text
+
+
+def test_gguf_files_of_a_mean_are_those_of_its_stages_family(configs: Path) -> None:
+    path = configs / "experiments" / "tiny.yaml"
+    experiment = yaml.safe_load(path.read_text())
+    experiment["modules"]["pretrain"]["model"] = {"name": "mod", "flavor": "debugmodel"}
+    path.write_text(yaml.safe_dump(experiment, sort_keys=False))
+    assert "no GGUF file was proved of the model family mod" in refusal(configs, publish={"gguf": ["f16"]})
 
 
 def with_base(configs: Path, base: object) -> None:

@@ -58,6 +58,7 @@ def levels(config: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
             "group_lr",
             "thresholds",
             "gen_kwargs",
+            "models",
         ):
             yield from levels(value, (*above, key))
         elif key in ("modules", "sources"):

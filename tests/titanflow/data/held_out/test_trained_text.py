@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from finished_stage import finish_training
 
 from titanflow.data.dataset_info import DatasetInfo
 from titanflow.data.held_out import trained_text
@@ -13,6 +14,7 @@ from titanflow.data.held_out.trained_text import TrainedOn
 from titanflow.data.prepared import write_rows
 from titanflow.data.tokenizer.tokenizer import load_tokenizer, train_tokenizer
 from titanflow.runs.contract import PreparedData, StageRun
+from titanflow.runs.results import Averaged
 
 TEXTS = ["def f(x):\n    return x\n", "Grüße — 東京.\n" * 20, "x = 1\n"]
 
@@ -62,6 +64,19 @@ def test_a_long_document_comes_in_pieces_that_overlap(
 
     assert last == "x"
     assert all(any(f"w{number} w{number + 1}" in piece for piece in pieces) for number in range(99))
+
+
+def test_a_mean_by_its_folder_has_seen_the_data_of_all_its_models(tmp_path: Path, tokenizer: Path) -> None:
+    rows = {name: prepared(tmp_path / f"{name} rows", tokenizer, TEXTS[:1]) for name in ("sft_a", "sft_b")}
+    other = stage(tmp_path / "sft_b", tokenizer, rows["sft_b"], kind="sft")
+    mean = stage(tmp_path / "avg", tokenizer, rows["sft_a"], kind="sft", stages={"sft_b": other})
+    parts = [Averaged(stage=name, step=1, digest="", weight=0.5) for name in rows]
+    finish_training(mean, mean_of=parts)
+
+    found = TrainedOn.by([("avg", mean / "checkpoint" / "step-1")])
+
+    assert [one.folder for one in found.rows] == list(rows.values())
+    assert found.not_looked_at == []
 
 
 def test_the_stages_before_count_and_what_is_not_there_is_named(tmp_path: Path, tokenizer: Path) -> None:

@@ -12,6 +12,7 @@ from titanflow.planning.plan import make_plan
 from titanflow.planning.stage_plan import StagePlan
 from titanflow.planning.view import check_stale, stale_lines
 from titanflow.runs.manifest import Manifest
+from titanflow.runs.metrics import EVALUATIONS_FILE, SAMPLES_FILE, append_record, read_metrics
 
 CONSTANT = "pretrain.lr_scheduler.decay_ratio=0"
 WSD = "pretrain.lr_scheduler.decay_ratio=0.5"
@@ -67,6 +68,24 @@ def test_before_a_decay_in_the_end_it_goes_on_and_the_decayed_step_is_set_aside(
     # Killed now, it is an interrupted stage of its own.
     again = pretrain(configs, WSD, steps(24))
     assert (again.state, again.reason) == ("RESUME", "from step 8")
+
+
+def test_scores_and_answers_of_steps_that_are_made_anew_are_set_aside(configs: Path) -> None:
+    plan = finish(configs, overrides=[WSD, steps(16)], upto="pretrain")
+    folder = plan.folder / "pretrain"
+    for name in ("step-16", "step-8"):
+        (folder / "checkpoint" / name).mkdir(exist_ok=True)
+        (folder / "during" / name).mkdir(parents=True)
+    for name in (EVALUATIONS_FILE, SAMPLES_FILE):
+        for step in (8, 12, 16):
+            append_record(folder / name, {"step": step})
+    aside = begin_stage(pretrain(configs, WSD, steps(24)))
+    assert aside is not None
+    for name in (EVALUATIONS_FILE, SAMPLES_FILE):
+        assert [one["step"] for one in read_metrics(folder / name)] == [8]
+        assert [one["step"] for one in read_metrics(aside / name)] == [8, 12, 16]
+    # Held from the decay, it would have been scored in place of the new step 16.
+    assert [path.name for path in (folder / "during").iterdir()] == ["step-8"]
 
 
 def test_a_kill_before_run_yaml_is_written_leaves_a_stage_that_can_be_extended(configs: Path) -> None:

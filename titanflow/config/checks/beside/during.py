@@ -53,8 +53,10 @@ def _check_tokenizer(module: Module) -> list[Problem]:
     return [module.problem("during.every", message, hint="leave it out")]
 
 
-def check_scored_modules(modules: Iterable[Module]) -> list[Problem]:
-    """Scores beside the trainings of an experiment without an evaluate module, which would say how to make them."""
+def check_scored_modules(modules: Iterable[Module], scoring: Module | None) -> list[Problem]:
+    """Scores beside a training that no evaluate module, ``scoring``, says how to make."""
+    if scoring is not None:
+        return []
     hint = "the evaluate module says how its tasks are asked: which items, templates and batches"
     return [
         module.problem("during.every", "the experiment has no evaluate module", "modules: {evaluate: …}", hint)

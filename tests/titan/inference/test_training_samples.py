@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from tiny_exports import VOCAB, write_byte_tokenizer
 from tiny_stages import MODEL, SEQ_LEN, Workbench, records
 
+from titan.inference.samples import samples_of
 from titanflow.config.files.chat_template import CHATML, template_text
 from titanflow.runs.contract import PreparedData, StageRun
 from titanflow.runs.metrics import SAMPLES_FILE, append_record, read_metrics
@@ -65,6 +68,20 @@ def test_answers_are_the_exported_models_and_losses_those_without_them(
     assert last == {prompt: continued(asked, prompt, as_chat=bool(extra)) for prompt in PROMPTS}
     assert not (plain.folder / SAMPLES_FILE).exists()
     assert f"{PROMPTS[0]} → " in (asked.folder / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"kind": "pairs"}, {"kind": "text", "mixture": {"sources": {"a": {"kind": "pairs"}, "b": {"kind": "pairs"}}}}],
+)
+def test_prompts_of_a_preference_are_user_s_messages(tmp_path: Path, data: dict[str, Any]) -> None:
+    tokenizer = tmp_path / "tokenizer"
+    write_byte_tokenizer(tokenizer, template_text(CHATML))
+    run = StageRun(stage="prefer", experiment="e", run="r", folder=tmp_path, tokenizer=tokenizer, config={"data": data})
+    settings = SimpleNamespace(prompts=["lazy"], max_new_tokens=NEW_TOKENS)
+    found = samples_of(run, SimpleNamespace(samples=settings, training=SimpleNamespace(seq_len=256)))  # type: ignore[arg-type]
+    assert found is not None
+    assert "assistant" in found.decode(found.prompts["lazy"])
 
 
 def test_answers_of_an_attempt_that_was_killed_later_are_given_once(bench: Workbench) -> None:
