@@ -30,7 +30,7 @@ from flows.live.run_view import RunView
 from flows.live.screen import Screen
 from tasks.ui.standing import Standing
 from titanflow.planning.stage_plan import Plan, StagePlan
-from titanflow.runs.contract import METRICS_FILE, STAGES, StageRun
+from titanflow.runs.contract import KINDS, METRICS_FILE, StageRun
 
 ENDLESS = "--set=pretrain.training.steps=1000000"
 POLL_SECONDS = 0.2
@@ -62,7 +62,7 @@ def alone(seconds: float) -> float:
 
 def _plan(folder: Path) -> Plan:
     stages = []
-    for stage in STAGES:
+    for stage in KINDS:
         (folder / stage).mkdir()
         config = {"training": {"steps": 1_000_000}}
         run = StageRun(stage=stage, experiment="any", run="main", folder=folder / stage, config=config)

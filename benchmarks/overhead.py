@@ -31,7 +31,8 @@ from typing import NamedTuple
 
 import psutil
 
-from titanflow.runs.contract import METRICS_FILE, RUN_FILE, STAGES
+from titanflow.runs.contract import METRICS_FILE, RUN_FILE
+from titanflow.runs.manifest import Manifest
 from titanflow.runs.metrics import read_metrics
 
 SECONDS = 10.0
@@ -90,13 +91,13 @@ def check(command: list[str], root: Path) -> None:
 
 def bare_commands(folder: Path) -> dict[str, str]:
     """Each stage's command, as its log shows it."""
-    logs = {stage: folder / stage / f"{stage}.log" for stage in STAGES}
+    logs = {stage: folder / stage / f"{stage}.log" for stage in Manifest.open(folder).stages}
     return {stage: log.read_text().splitlines()[0].removeprefix("$ ") for stage, log in logs.items()}
 
 
 def keep_beginnings(folder: Path, begun: Path) -> None:
     """Copies what the stages of a finished run were started from."""
-    for stage in STAGES:
+    for stage in Manifest.open(folder).stages:
         (begun / stage).mkdir(parents=True)
         shutil.copy(folder / stage / RUN_FILE, begun / stage)
     for name in KEPT:

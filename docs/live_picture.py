@@ -26,7 +26,7 @@ from tasks.ui.standing import Standing, total_steps
 from titanflow.common.errors import ConfigError, Problem, TitanflowError
 from titanflow.planning.forecast.forecast import Forecast
 from titanflow.planning.stage_plan import Plan, StagePlan
-from titanflow.runs.contract import STAGES, StageRun
+from titanflow.runs.contract import StageRun
 from titanflow.runs.manifest import Manifest, StageRecord
 from titanflow.runs.metrics import read_metrics
 from titanflow.runs.results import read_result
@@ -60,9 +60,8 @@ def finished_plan(run: Path, manifest: Manifest) -> Plan:
         ConfigError: a stage hasn't finished.
     """
     stages = []
-    for stage in STAGES:
-        record, own = manifest.stages.get(stage), StageRun.of(run / stage)
-        if record is None or own is None:
+    for stage, record in manifest.stages.items():
+        if (own := StageRun.of(run / stage)) is None:
             continue
         if not record.finished:
             raise ConfigError(Problem(f"{run}: {stage} hasn't finished", hint=f"titanflow run {manifest.experiment}"))
