@@ -155,8 +155,9 @@ def prove(
     if ranks.change:
         check_changeable(experiment.plan("killed", ranks.resumed))
     refuse_other_runs(killed, stages)
-    # Bad settings are refused before anything runs.
-    experiment.plan("killed", ranks.first, experiment.shorter)
+    if experiment.fewer:
+        # Bad settings are refused before anything runs.
+        experiment.plan("killed", ranks.first, experiment.shorter)
     proof = Proof(experiment.workspace)
     with sigterm_as_exit(), local_api() as url:
         env = {PREFECT_API_URL.name: url, RECORD_BATCHES: "1"}

@@ -42,6 +42,7 @@ PROVES = f"""
     program = "import os, time; print(os.getpid(), flush=True); time.sleep({STAYS})"
     experiment = SimpleNamespace(
         workspace=here,
+        fewer=(),
         plan=lambda side, ranks: SimpleNamespace(folder=here / side, stages=[]),
         command=lambda side, ranks: [sys.executable, "-c", program],
     )
