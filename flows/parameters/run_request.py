@@ -26,7 +26,7 @@ class RunRequest(NamedTuple):
         their names: they may lie elsewhere there.
         """
         config = plan.config
-        own: dict[str, Any] = {f"{stage.stage}.launcher.pool": None} if stage.stage in config.modules else {}
+        own: dict[str, Any] = {f"{stage.stage}.launcher.pool": None} if stage.kind != "prepare" else {}
         # Another machine has another $USER.
         own |= {key: name for key, name in config.who.items() if name}
         naming = [*self.settings, *(() if config.path else _naming(config))]
