@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tiny_evals import KINDS, TASKS
-from tiny_evaluation import Trained, evaluation, samples, write_trained
+from tiny_evaluation import FOLDERS, Trained, evaluation, samples, write_trained
 from tiny_exports import POSITIONS
 
 import titan.evaluate.evaluate
@@ -36,7 +36,7 @@ def quick(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     def stage(**settings: Any) -> StageRun:
         run = evaluation(trained, tmp_path / "evaluate", **{"tasks": ["tiny_kind"], **settings})
-        run.stages = {"pretrain": copies / "pretrain", "sft": copies / "sft"}
+        run.stages = {name: copies / folder for name, folder in FOLDERS.items()}
         run.write()
         return run
 

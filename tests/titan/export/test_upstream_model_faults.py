@@ -104,7 +104,7 @@ def test_4148_a_validation_moves_no_count_of_an_experts_tokens() -> None:
         assert layer.tokens_per_expert.sum() == 24
 
     trainer = Trainer.__new__(Trainer)
-    trainer.model_parts, trainer.step = [nn.Sequential(layer)], 1
+    trainer.model_parts, trainer.step, trainer._mean = [nn.Sequential(layer)], 1, None
     trainer.validator = SimpleNamespace(validate=validate)  # type: ignore[assignment]
     trainer._validate()
 
