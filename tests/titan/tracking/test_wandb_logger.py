@@ -48,7 +48,9 @@ def test_a_training_has_exactly_the_documented_names_and_the_files_values(uninte
 
 def test_every_section_is_drawn_over_the_tokens(uninterrupted):
     axes = {metric.glob_name: metric.step_metric for metric in said(uninterrupted, "metric") if metric.glob_name}
-    assert axes == dict.fromkeys(("train/*", "val/*", "router/*", "system/*"), AXIS)
+    assert axes == dict.fromkeys(
+        (f"{name}/*" for name in ("train", "val", "router", "system", "rewards", "logps")), AXIS
+    )
 
 
 def test_the_run_says_which_stage_of_which_run_it_is(uninterrupted):
