@@ -41,7 +41,7 @@ TEXTS = [f"{'the quick brown fox '[: 3 + n % 11]}{n}" for n in range(40)]
 def test_4075_no_document_of_a_packed_row_is_trained_to_begin_the_next(tmp_path: Path) -> None:
     rows = PreparedRows.open(write_chat_rows(tmp_path / "packed", 60, seed=2, packed=True), SEQ_LEN)
     borders = 0
-    for tokens, labels, positions in map(rows.row, range(len(rows))):
+    for tokens, labels, positions, *_ in map(rows.row, range(len(rows))):
         assert positions is not None
         starts = np.flatnonzero(positions == 0)[1:]
         borders += len(starts)
