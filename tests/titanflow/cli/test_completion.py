@@ -39,7 +39,7 @@ def completed(line: str, shell: str = "bash") -> list[str]:
     ("line", "offered"),
     [
         ("titanflow pl", ["plan"]),
-        ("titanflow run --o", ["--on-stale"]),
+        ("titanflow run --on", ["--only", "--on-stale"]),
         ("titanflow run m", ["mine"]),
         ("titanflow run t", ["tiny"]),
         ("titanflow run hub_l", ["hub_lora"]),
