@@ -145,10 +145,10 @@ def _named_by(module: Module, modules: Mapping[str, Module]) -> list[str]:
         own = [module.base.stage] if module.base is not None and module.base.folder is None else []
         return [*own, *averaged_stages(module.config)]
     models = module.config["models"] if module.kind == "evaluate" else [module.config["model"]]
-    models = [*models, *averaged_stages(module.config)] if isinstance(models, list) else models
-    # Folders may be those of any training.
-    trained = [name for name, one in modules.items() if one.trains]
-    found = (
-        [one.name for name in models if (one := named_module(name, modules))] if isinstance(models, list) else trained
-    )
+    if isinstance(models, list):
+        named = (named_module(name, modules) for name in [*models, *averaged_stages(module.config)])
+        found = [one.name for one in named if one is not None]
+    else:
+        # Folders may be those of any training.
+        found = [name for name, one in modules.items() if one.trains]
     return found + [name for name, one in modules.items() if (module.kind, one.kind) == ("publish", "evaluate")]
