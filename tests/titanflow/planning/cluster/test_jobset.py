@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from watching import lines, wait_for
 
@@ -73,6 +74,24 @@ def test_a_stage_that_is_told_to_end_may_save(folder: Path) -> None:
     pod.communicate()
     assert pod.returncode == 7
     assert (folder / "pretrain.log").read_text() == "ready\nsaved\n"
+    assert noted(folder) == ["7\n"]
+
+
+@pytest.mark.parametrize("shell", [["/bin/sh"], ["bash", "--posix"]], ids=" ".join)
+def test_a_stage_that_ends_before_its_shell_looks_again_keeps_its_status(folder: Path, shell: list[str]) -> None:
+    # Here the signal's trap goes on until the shell has taken note of the stage's end, as a busy machine may have it.
+    program = "import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); print('ready', flush=True)"
+    given = script([sys.executable, "-c", f"{program}; signal.pause()"], asked(folder))
+    kill = 'kill -TERM "$stage" 2>/dev/null;'
+    assert kill in given
+    text = given.replace(kill, f'{kill} while kill -0 "$stage" 2>/dev/null; do /bin/true; done;')
+    pod = subprocess.Popen([*shell, "-c", text], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: lines(folder / "pretrain.log"), "the stage")
+    children = psutil.Process(pod.pid).children
+    wait_for(lambda: "sleep" not in [child.name() for child in children()], "the shell's wait for the stage")
+    pod.send_signal(signal.SIGTERM)
+    pod.communicate()
+    assert pod.returncode == 7
     assert noted(folder) == ["7\n"]
 
 
