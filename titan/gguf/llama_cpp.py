@@ -39,6 +39,8 @@ class LlamaCpp:
         except RuntimeError as error:
             raise StageFailed(f"llama.cpp can't load {path.name}: {error}") from error
         self.address = urlsplit(self.server.listening_address).netloc
+        # A server whose loop begins after it was told to end never ends: a first answer shows that the loop goes.
+        self.generate([0], 0)
         self.letter = self.tokenize("a", special=False)[-1]
 
     def __enter__(self) -> LlamaCpp:

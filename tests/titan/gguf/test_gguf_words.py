@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from gguf_models import TEXT
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from watching import PATIENCE
 
 from titan.gguf.llama_cpp import LlamaCpp
 from titan.gguf.modelfile import Turns, modelfile
@@ -114,6 +117,17 @@ def test_a_token_that_is_called_as_an_unused_row_is_loaded(with_tokenizer: Any) 
     write_gguf(folder, folder / "it.gguf", "q8_0", "it")
     with LlamaCpp(folder / "it.gguf", 64) as runtime:
         assert runtime.tokenize("[PAD299]", special=True) == [296]
+
+
+def test_a_server_ends_that_was_asked_for_nothing(with_tokenizer: Any) -> None:
+    """It hung where it was told to end before its loop began."""
+    folder = with_tokenizer(byte_level())
+    write_gguf(folder, folder / "it.gguf", "q8_0", "it")
+    program = (
+        "import sys, pathlib; from titan.gguf.llama_cpp import LlamaCpp\n"
+        "for _ in range(40): LlamaCpp(pathlib.Path(sys.argv[1]), 64).__exit__(None, None, None)"
+    )
+    subprocess.run([sys.executable, "-c", program, folder / "it.gguf"], check=True, timeout=PATIENCE)
 
 
 def test_more_ends_than_a_file_names(exported: Callable[[str], Path], tmp_path: Path) -> None:
