@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from titanflow.common.errors import Problem, did_you_mean
 from titanflow.config.files.schema import dataclass_schema
-from titanflow.config.keys.experiment import ExperimentSpec
+from titanflow.config.keys.experiment import BASE_KEYS, ExperimentSpec
 from titanflow.config.means.recipe import averaged_stages, means_of
 from titanflow.files.yaml_source import Leaf, Tree, first_origin, plain
 from titanflow.runs.contract import KIND_OF, KINDS, StageKind
@@ -58,10 +58,12 @@ def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list
         return [Problem("the name means something else", key, origin, "another name")]
     if not is_name(name):
         return [Problem(f"found {name!r}", key, origin, NAME_EXPECTED)]
-    base = spec.get("base")
-    if kind in LONE and base is not None and plain(base) is not None:
+    named = [(one, spec[one]) for one in BASE_KEYS if plain(spec.get(one)) is not None]
+    if kind in LONE and named:
         expected = "no base: nothing is trained here"
-        return [Problem(f"found {plain(base)!r}", f"{key}.base", first_origin(base) or origin, expected)]
+        return [
+            Problem(f"found {plain(it)!r}", f"{key}.{one}", first_origin(it) or origin, expected) for one, it in named
+        ]
     twins = [one.name for one in earlier.values() if one.kind == kind and kind in LONE]
     return [Problem(f"is of the kind {kind}, as {twin} is", key, origin, f"one module {kind}") for twin in twins]
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from titanflow.config.keys.experiment import BASE_KEYS
+
 Home = Literal["training", "evaluate", "publish", "experiment"]
 _OTHER_STAGES = ("evaluate", "publish")
 
@@ -31,7 +33,7 @@ class Foreign:
         """The stage that has the key; of the training stages pretrain, unless it is about fine-tuning alone."""
         if self.home != "training":
             return self.home
-        return "sft" if self.key.partition(".")[0] in ("sft", "lora", "chat") else "pretrain"
+        return "sft" if self.key.partition(".")[0] in ("base", "base_revision", "lora", "chat") else "pretrain"
 
 
 FOREIGN = (
@@ -120,10 +122,10 @@ FOREIGN = (
     # What fine-tuning starts from.
     Foreign(
         "init_from_model model_name_or_path base_model pretrained_model_name_or_path init_from",
-        "sft.base",
+        "base",
         "a module, a finished stage's folder, or a model in transformers' format; pretraining begins anew",
     ),
-    Foreign("model_revision revision_of_model", "sft.base_revision"),
+    Foreign("model_revision revision_of_model", "base_revision"),
     Foreign(
         "resume_from_checkpoint auto_resume_from_checkpoints resume",
         "",
@@ -157,7 +159,7 @@ FOREIGN = (
         "chat.turns",
         "no token of the user's is ever trained; all of the assistant's turns, or the last",
     ),
-    Foreign("special_tokens new_special_tokens add_tokens", "sft.new_special_tokens"),
+    Foreign("special_tokens new_special_tokens add_tokens", "tokenizer.new_special_tokens"),
     # Adapters.
     Foreign("lora_r lora_rank lora.r peft.r", "lora.rank"),
     Foreign("peft.enabled use_peft use_lora adapter finetuning_type peft peft_config", "lora.rank", "0 is no LoRA"),
@@ -205,7 +207,14 @@ FOREIGN = (
 )
 """Names of transformers and TRL, axolotl, LLaMA-Factory, torchtune, nanoGPT, nanochat, Megatron and Primus."""
 
-_BY_NAME = {name: entry for entry in FOREIGN for name in entry.names.split()}
+_MOVED = (
+    Foreign("sft.base", "", "a base has no section: `base:` stands beside `config:`, in a module file at its top"),
+    Foreign("sft.base_revision", "", "it has no section: `base_revision:` stands beside `base:`"),
+    Foreign("sft.allow_longer_context", "training.allow_longer_context"),
+    Foreign("sft.change_rope", "model.change_rope"),
+)
+"""Keys of this project that stood elsewhere."""
+_BY_NAME = {name: entry for entry in (*FOREIGN, *_MOVED) for name in entry.names.split()}
 
 
 def foreign_hint(keys: Iterable[str], known: Iterable[str], prefix: str) -> str:
@@ -249,4 +258,5 @@ def _place(entry: Foreign, key: str, known: set[str], prefix: str) -> str:
     is_home = bool(module) and (module not in _OTHER_STAGES if entry.home == "training" else module == entry.home)
     if is_home and not prefix.startswith("modules."):
         return f"{prefix}{entry.key}"
-    return f"modules.{module if is_home else entry.stage}.overrides.{entry.key}"
+    place = f"modules.{module if is_home else entry.stage}"
+    return f"{place}.{entry.key}" if entry.key in BASE_KEYS else f"{place}.overrides.{entry.key}"

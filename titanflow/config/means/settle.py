@@ -19,8 +19,8 @@ def settle_means(modules: Mapping[str, Module]) -> list[Problem]:
 
     The mistakes are those of the means that trainings start from, too.
     """
-    trained = [one for one in modules.values() if one.trains and isinstance(one.config["sft"]["base"], Mapping)]
-    problems = [found for one in trained for found in _of(one, "sft.base", one.config["sft"]["base"], modules)]
+    trained = [one for one in modules.values() if one.trains and isinstance(one.config["base"], Mapping)]
+    problems = [found for one in trained for found in _of(one, "base", one.config["base"], modules)]
     module = module_of("evaluate", modules)
     return problems + (_of_models(module, modules) if module is not None else [])
 

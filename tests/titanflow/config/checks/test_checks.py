@@ -62,17 +62,17 @@ def test_adapters_have_rows_for_new_tokens_where_embeddings_and_head_are_trained
     write, load, tmp_path: Path
 ) -> None:
     base = write_outside_base(tmp_path / "before")
-    path = write(experiments__exp=f"modules: {{sft: {{config: sft.yaml, overrides: {{sft: {{base: {base}}}}}}}}}")
-    sft = load(path, 'sft.sft.new_special_tokens=["<|x|>"]').modules["sft"]
+    path = write(experiments__exp=f"modules: {{sft: {{config: sft.yaml, base: {base}}}}}")
+    sft = load(path, 'sft.tokenizer.new_special_tokens=["<|x|>"]').modules["sft"]
     assert check_module(sft) == []
     sft.config["lora"]["rank"] = 8
     (problem,) = check_module(sft)
-    assert "sft.sft.new_special_tokens: found new tokens, but adapters don't train embedding" in str(problem)
+    assert "sft.tokenizer.new_special_tokens: found new tokens, but adapters don't train embedding" in str(problem)
     assert "lora.modules_to_save: [tokens] trains them too" in str(problem)
     for saved, problems in (["tok_embeddings"], 1), (["tok_embeddings", "output"], 0):
         sft.config["lora"]["modules_to_save"] = saved
         assert len(check_module(sft)) == problems
-    load(path, 'sft.sft.new_special_tokens=["<|x|>"]', "sft.lora.rank=8", "sft.lora.modules_to_save=[tokens]")
+    load(path, 'sft.tokenizer.new_special_tokens=["<|x|>"]', "sft.lora.rank=8", "sft.lora.modules_to_save=[tokens]")
 
 
 def test_what_a_model_in_transformers_format_cant_give_is_refused(write, mistakes) -> None:
@@ -87,7 +87,7 @@ def test_what_a_model_in_transformers_format_cant_give_is_refused(write, mistake
 def test_keys_that_name_no_tokenizer_or_weights_are_warned_of(write, load) -> None:
     settings = {
         "sft.checkpoint.initial_load_in_hf": ("true", "sft starts from its base's weights"),
-        "sft.sft.base_revision": ("v1", "sft.base names no repository of the Hub"),
+        "sft.base_revision": ("v1", "base names no repository of the Hub"),
         "pretrain.model.hf_assets_revision": ("v1", "model.hf_assets_path names no repository of the Hub"),
     }
     warnings = load(write(), *(f"{key}={value}" for key, (value, _) in settings.items())).warnings
