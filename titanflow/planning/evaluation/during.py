@@ -40,6 +40,7 @@ def _derived(module: Module, evaluate: Module) -> Module:
     config = copy.deepcopy(evaluate.config) | {
         "limit": during["limit"],
         "models": {},
+        "means": {},
         "remote_code": {},
         "backend": "native",
         "device": None,
