@@ -143,8 +143,8 @@ def _compare_evaluations(stage: str, right: Path, found: Path) -> Iterator[Check
     """Compares the scores of the checkpoints that both runs scored: retention may remove one before it is held."""
     whole, other = (_scored_steps(folder) for folder in (right, found))
     if whole:
-        shared = [{step: scores[step] for step in sorted(whole.keys() & other.keys())} for scores in (whole, other)]
-        yield _same(f"{stage}: scores on the way", *(dict(_scores(one)) for one in shared), "scores")
+        one, two = (dict(_scores({step: of[step] for step in whole.keys() & other.keys()})) for of in (whole, other))
+        yield _same(f"{stage}: scores on the way", one, two, "scores")
 
 
 def _scored_steps(folder: Path) -> Scores:

@@ -45,8 +45,10 @@ metadata: {{version: 1.0}}
 
 @pytest.fixture
 def configs(tmp_path: Path) -> Path:
-    """The tiny experiment with a pretraining that keeps its last two checkpoints, their mean among the evaluated models,
-    which can't be made before the pretraining is done, and one task of exact scores."""
+    """The tiny experiment with a pretraining that keeps its last two checkpoints, and one task of exact scores.
+
+    Their mean is evaluated, too; it can't be made before the pretraining is done.
+    """
     folder = write_tiny_experiment(tmp_path)
     (folder / "evals" / "tiny_bytes.yaml").write_text(BYTES.format(root=tmp_path), encoding="utf-8")
     path = folder / "experiments" / "tiny.yaml"
