@@ -62,12 +62,14 @@ def fail(run: StageRun, monkeypatch: pytest.MonkeyPatch, task: str) -> None:
 
 
 def test_a_rerun_goes_on_with_what_is_missing(
-    run: StageRun, computed: list[str], monkeypatch: pytest.MonkeyPatch
+    run: StageRun, computed: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "titanflow.evaluate")
     whole = evaluate_stage(run)
     answered = samples(run, "sft", "tiny_kind")
     del computed[:]
     fail(run, monkeypatch, "tiny_module")
+    assert "was scored before" not in caplog.text
     # The stage's folder may be moved aside.
     shutil.rmtree(run.folder)
     run.write()
@@ -75,6 +77,7 @@ def test_a_rerun_goes_on_with_what_is_missing(
     again = evaluate_stage(run)
 
     assert computed == TASKS
+    assert caplog.text.count("was scored before this start") == caplog.text.count("tiny_kind was scored before") == 1
     assert (again.scores, again.samples, again.n_shot) == (whole.scores, whole.samples, whole.n_shot)
     assert again.examples == whole.examples
     assert samples(run, "sft", "tiny_kind") == answered
