@@ -29,7 +29,7 @@ from titanflow.runs.contract import RESULT_FILE, RUN_FILE
 from titanflow.runs.errors import ERROR_FILE
 from titanflow.runs.metrics import EVALUATIONS_FILE, append_record, read_metrics
 from titanflow.runs.results import EvaluateResult
-from titanflow.runs.scores.best import best_checkpoint
+from titanflow.runs.scores.best import best_checkpoint, kept_checkpoint
 
 STAGE = "evaluate"
 TRIES = 2
@@ -161,6 +161,11 @@ class During:
     def _release(self) -> None:
         """Lets go of the checkpoints that are scored; the best so far is held on, whatever the retention says."""
         best = best_checkpoint(self.training, self._best_by) if self._best_by else None
+        if best is not None and flaw(self.run.folder / f"step-{best.step}"):
+            # An earlier start scored it before anyone asked for the best.
+            saved = kept_checkpoint(self.training, best.step)
+            if not flaw(saved):
+                hold(saved, self.run.folder)
         for step, path in step_folders(self.run.folder).items():
             if step not in self._waiting and (best is None or step != best.step):
                 shutil.rmtree(path, ignore_errors=True)
