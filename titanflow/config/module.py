@@ -81,7 +81,7 @@ def stage_schema(kind: StageKind, read: Callable[[type], Schema] = dataclass_sch
     longer.
     """
     if kind == "publish":
-        return read(Publish)
+        return bounded(read(Publish), bounds.PUBLISH)
     if kind == "evaluate":
         return bounded(read(Evaluate), bounds.EVALUATE)
     merged = merge_schemas(inline(load_snapshot()["job_config"]), read(TRAINING_SECTIONS))

@@ -14,7 +14,7 @@ from titanflow.config.keys.experiment import BASE_KEYS
 from titanflow.files.interpolation import replaced
 from titanflow.files.json_source import GIVEN, parse_tree
 from titanflow.files.toml_source import read_toml
-from titanflow.files.yaml_source import Leaf, Tree, display, first_origin, in_one_line, merge, plain, read_tree
+from titanflow.files.yaml_source import BY_NAME, Leaf, Tree, display, first_origin, in_one_line, merge, plain, read_tree
 from titanflow.runs.contract import TRAINED, StageKind
 
 DATA = ("data", "validation_data")
@@ -172,7 +172,17 @@ def _over_parents(tree: Tree, path: Path | None, room: Room, below: tuple[Path, 
             cycle = " → ".join(display(file) for file in (*below, parent))
             raise ConfigError(Problem(f"a cycle: {cycle}", key="extends", origin=leaf.origin))
         merged = merge(merged, _extended(parent, room, below))
-    return merge(merged, tree)
+    return merge(merged, _leaving_out(tree, merged))
+
+
+def _leaving_out(tree: Tree, below: Tree) -> Tree:
+    """Takes the modules that a tree sets to null out of ``below``, which it extends, and out of the tree."""
+    modules, extended = tree.get(BY_NAME), below.get(BY_NAME)
+    if not isinstance(modules, dict) or not isinstance(extended, dict):
+        return tree
+    nothing = [name for name, one in modules.items() if isinstance(one, Leaf) and one.value is None]
+    gone = [name for name in nothing if extended.pop(name, None) is not None]
+    return {**tree, BY_NAME: {name: one for name, one in modules.items() if name not in gone}}
 
 
 def _parents(path: Path | None, extends: Leaf | Tree) -> Iterator[Leaf]:

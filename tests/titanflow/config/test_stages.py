@@ -50,6 +50,19 @@ def test_a_stage_may_be_written_between_two_of_an_experiment_that_is_extended(lo
     }
 
 
+def test_a_module_that_is_null_is_left_out_of_what_is_extended(load: Load) -> None:
+    without = "  sft: null\n  evaluate: {overrides: {models: [base]}}\n  publish: {overrides: {model: pretrain}}\n"
+    own = load(modules=without)
+    assert [*own.modules] == ["pretrain", "evaluate", "publish"]
+    assert own.path is not None
+    again = own.path.with_name("again.yaml")
+    again.write_text("extends: [own.yaml]\nmodules:\n  sft: {stage: sft}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"again\.yaml:3: sft\.data: fine-tuning has nothing to train on"):
+        load_experiment("again", own.path.parents[1])  # It is one of its own again.
+    with pytest.raises(ConfigError, match=r"modules\.mid: a module is a mapping"):
+        load(modules="  mid: null\n")
+
+
 def test_a_pretraining_with_a_base_takes_its_architecture(load: Load) -> None:
     mid = load().modules["mid"]
     assert mid.model_args["dim"] == 32
@@ -130,6 +143,12 @@ def test_what_starts_from_several_models_has_no_one_base(load: Load) -> None:
         ("  sft: {overrides: {sft: {base: pretrain}}}\n", r"sft.sft: unknown key.*`base:` stands beside `config:`"),
         ("  sft: {overrides: {sft: {change_rope: true}}}\n", r"`sft.change_rope` is `sft.model.change_rope` here"),
         ("  sft: {overrides: {sft: {base_revision: v1}}}\n", r"`base_revision:` stands beside `base:`"),
+        (
+            "  sft_b: {stage: sft}\n  sft-b: {stage: sft}\n",
+            "modules.sft-b: differs from sft_b in case, dashes and underscores alone",
+        ),
+        ("  SFT: {stage: sft}\n", "modules.SFT: differs from sft in case"),
+        ("  Prepare: {stage: sft}\n", "modules.Prepare: the name means something else"),
         ("  rehearsal: {stage: pretrain}\n", "modules.rehearsal: the name means something else"),
         ("  scored: {stage: pretrain}\n", "modules.scored: the name means something else"),
     ],

@@ -31,6 +31,22 @@ def test_what_a_stage_cant_do_is_refused_in_the_plan(write, mistakes, key: str) 
         ("memory_estimation.disable_fake_mode=true", "found true", "a script of torchtitan's"),
         ("model.tokenizer_path=./tokenizer", 'found "./tokenizer"', "write `tokenizer.path`"),
         ("comm.mode=fake_backend", "found 'fake_backend'", "expected: default"),
+        (
+            "metrics.save_tb_folder=../../tb",
+            "found '../../tb', which leads out of the stage's folder",
+            "expected: a name",
+        ),
+        ("profiling.save_traces_folder=/tmp/traces", "found '/tmp/traces', which leads out", "expected: a name"),
+        ("profiling.save_memory_snapshot_folder=a/../../b", "found 'a/../../b', which leads out", "expected: a name"),
+        ("comm.save_traces_folder=..", "found '..', which leads out", "expected: a name"),
+        ("comm.save_traces_file_prefix=../rank_", "found '../rank_', which leads out", "expected: a name"),
+        ("job.save_config_file=/etc/passwd", "found '/etc/passwd', which leads out", "expected: a name"),
+        (
+            "metrics.save_tb_folder=./checkpoint/tb",
+            "found './checkpoint/tb', which the stage has for itself",
+            "another name",
+        ),
+        ("job.save_config_file=run.yaml", "found 'run.yaml', which the stage has for itself", "another name"),
     ],
 )
 def test_what_no_stage_reads_is_refused(write, load, mistakes, setting: str, found: str, instead: str) -> None:
