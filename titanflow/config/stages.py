@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titanflow.common.errors import Problem, did_you_mean
+from titanflow.config.files.foreign_names import KINDS as FOREIGN_KINDS
 from titanflow.config.files.schema import dataclass_schema
 from titanflow.config.keys.experiment import ExperimentSpec
 from titanflow.config.means.recipe import averaged_stages, means_of
@@ -48,9 +49,10 @@ def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list
     kinds = [kind for kind in KINDS if kind != "prepare"]
     if (kind := kind_of(name, spec)) is None:
         if isinstance(named, Leaf) and named.value is not None:
-            hint = did_you_mean(str(named.value), kinds)
+            hint = did_you_mean(FOREIGN_KINDS.get(str(named.value).lower(), str(named.value)), kinds)
             return [Problem(f"found {str(named.value)!r}", f"{key}.stage", named.origin, ", ".join(kinds), hint)]
-        hint = did_you_mean(name, KIND_OF) or f"`{name}: {{stage: sft, …}}` says what the module does"
+        meant = FOREIGN_KINDS.get(name.lower(), "sft")
+        hint = did_you_mean(name, KIND_OF) or f"`{name}: {{stage: {meant}, …}}` says what the module does"
         return [
             Problem("the module's name says no kind of stage", key, origin, f"a key `stage`: {', '.join(kinds)}", hint)
         ]
