@@ -94,12 +94,14 @@ def tables(lineage: Lineage) -> dict[str, Any]:
     """The card's tables in markdown, and what it says of its scores."""
     found, gate = lineage.evaluation, lineage.gate
     last = LastPublished.read(lineage.last) if lineage.last else None
-    data = training_data((stage.run for stage in lineage.trained), lineage.datasets)
+    # A mean, and the best checkpoint of a training, were made without training.
+    stages = tuple(stage for stage in lineage.trained if not stage.result.mean_of)
+    data = training_data((stage.run for stage in stages), lineage.datasets)
     return {
         "results": markdown_table(results_table(found, last)) if found else "",
         "answers": markdown_table(answers_table(found.result)) if found else "",
         "checks": markdown_table(gate_table(gate)) if gate else "",
-        "training": markdown_table(training_table(lineage.trained)),
+        "training": markdown_table(training_table(stages)),
         "data": markdown_table(data_table(data)),
         "licenses": markdown_table(licenses_table(lineage)) if lineage.trained_on else "",
         "drawn": drawn_tasks(found) if found else [],
