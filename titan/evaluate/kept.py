@@ -51,17 +51,24 @@ class KeptScores:
     dropped: Mapping[str, list[int]] = field(default_factory=dict)
 
     def of(self, task: str, loading: Loading) -> Scored | None:
-        """The scores of a task that an earlier start kept, which the log then says."""
-        scored = _read(self._file(task, loading))
+        """The scores that an attempt before this one kept; None if there are none, or others."""
+        scored = self._read(task, loading)
         if scored is not None:
             logger.info("%s: %s was scored before this start", loading.folder, task)
         return scored
 
+    def _read(self, task: str, loading: Loading) -> Scored | None:
+        try:
+            kept = read_mapping(self._file(task, loading))
+            answers = {name: {int(item): one for item, one in items.items()} for name, items in kept["answers"].items()}
+            return Scored(**{**kept, "answers": answers})
+        except (DataError, ValueError, LookupError, TypeError, AttributeError):
+            return None
+
     def keep(self, task: str, loading: Loading, scored: Scored) -> Scored:
         """Writes scores and returns them as :meth:`of` will, so that a rerun has the same values."""
-        file = self._file(task, loading)
-        write_text_atomically(file, as_json(asdict(scored)))
-        return _read(file) or scored
+        write_text_atomically(self._file(task, loading), as_json(asdict(scored)))
+        return self._read(task, loading) or scored
 
     def forget(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -91,13 +98,3 @@ class KeptScores:
         patterns = [*data_files(config), *(f"{folder}/**" for folder in folders if folder)]
         found = (sorted(glob.glob(name.replace(DATA, data), recursive=True)) for name in patterns)  # noqa: PTH207
         return [path for paths in found for path in map(Path, paths) if path.is_file()]
-
-
-def _read(file: Path) -> Scored | None:
-    """A file of kept scores; None if there is none, or if it is damaged."""
-    try:
-        kept = read_mapping(file)
-        answers = {name: {int(item): one for item, one in items.items()} for name, items in kept["answers"].items()}
-        return Scored(**{**kept, "answers": answers})
-    except (DataError, ValueError, LookupError, TypeError, AttributeError):
-        return None

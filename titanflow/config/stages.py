@@ -96,12 +96,16 @@ def named_module(name: str, modules: Mapping[str, Module]) -> Module | None:
 
 
 def published_module(modules: Mapping[str, Module]) -> Module | None:
-    """The module of the model that is published; of a mean the first of its stages, whose architecture it has."""
-    publish, evaluate = module_of("publish", modules), module_of("evaluate", modules)
-    if publish is None:
-        return None
-    mean = means_of(evaluate.config).get(publish.config["model"]) if evaluate is not None else None
-    return modules.get(mean.stages[0] if mean is not None else publish.config["model"])
+    """The module of the model that is published, as :func:`model_module` has it."""
+    publish = module_of("publish", modules)
+    return model_module(publish.config["model"], modules) if publish is not None else None
+
+
+def model_module(name: str, modules: Mapping[str, Module]) -> Module | None:
+    """The module of a model; of a mean the first of its stages, whose architecture, data and template it has."""
+    evaluate = module_of("evaluate", modules)
+    mean = means_of(evaluate.config).get(name) if evaluate is not None else None
+    return modules.get(mean.stages[0]) if mean is not None else named_module(name, modules)
 
 
 def fine_tuning_base(modules: Mapping[str, Module]) -> BaseArchitecture | None:

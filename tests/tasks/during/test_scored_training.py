@@ -47,14 +47,18 @@ metadata: {{version: 1.0}}
 
 @pytest.fixture
 def configs(tmp_path: Path) -> Path:
-    """The tiny experiment with a pretraining that keeps its last two checkpoints, and one task of exact scores."""
+    """The tiny experiment with a pretraining that keeps its last two checkpoints, and one task of exact scores.
+
+    Their mean is evaluated, too; it can't be made before the pretraining is done.
+    """
     folder = write_tiny_experiment(tmp_path)
     (folder / "evals" / "tiny_bytes.yaml").write_text(BYTES.format(root=tmp_path), encoding="utf-8")
     path = folder / "experiments" / "tiny.yaml"
     experiment = yaml.safe_load(path.read_text(encoding="utf-8"))
     modules: dict[str, Any] = experiment["modules"]
     del modules["sft"], modules["publish"]
-    modules["evaluate"]["overrides"] |= {"models": ["base"], "tasks": ["tiny_colour", "tiny_bytes"], "chat": False}
+    models = {"pretrain": "pretrain", "mean": {"mean": {"of": "pretrain", "last": 2}}}
+    modules["evaluate"]["overrides"] |= {"models": models, "tasks": ["tiny_colour", "tiny_bytes"], "chat": False}
     modules["pretrain"]["overrides"]["metrics"]["enable_wandb"] = True
     path.write_text(yaml.safe_dump(experiment), encoding="utf-8")
     return folder

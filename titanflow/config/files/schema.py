@@ -32,6 +32,8 @@ from titanflow.files.yaml_source import (
 )
 
 Schema = dict[str, Any]
+Known = Callable[[], list[str]]
+"""Lists a schema's keys, for the message about one that it lacks: most trees have none, and are checked often."""
 TYPE_NAMES = {
     "integer": "a whole number",
     "number": "a number",
@@ -154,16 +156,16 @@ def _other_than_values(tree: Tree, schema: Schema) -> Tree:
 
 def check(tree: Tree, schema: Schema, prefix: str = "") -> list[Problem]:
     """All mistakes of ``tree``, each with its key, its origin and what is expected."""
-    return _check_section(tree, schema, prefix, known_keys(schema))
+    return _check_section(tree, schema, prefix, lambda: known_keys(schema))
 
 
-def _check_section(tree: Tree, schema: Schema, prefix: str, known: list[str], above: str = "") -> list[Problem]:
+def _check_section(tree: Tree, schema: Schema, prefix: str, known: Known, above: str = "") -> list[Problem]:
     problems: list[Problem] = []
     properties = schema["properties"]
     for key, value in tree.items():
         dotted = f"{above}{key}"
         if key not in properties:
-            problems.append(_unknown_key(dotted, value, known, prefix))
+            problems.append(_unknown_key(dotted, value, known(), prefix))
         elif isinstance(value, dict):
             problems += _check_mapping(value, properties[key], prefix, known, dotted)
         elif not accepts(value.value, properties[key]):
@@ -182,7 +184,7 @@ def _wrong_items(key: str, leaf: Leaf, schema: Schema) -> list[Problem]:
     return found if found and is_whole else [_wrong_value(key, leaf, schema)]
 
 
-def _check_mapping(value: Tree, schema: Schema, prefix: str, known: list[str], dotted: str) -> list[Problem]:
+def _check_mapping(value: Tree, schema: Schema, prefix: str, known: Known, dotted: str) -> list[Problem]:
     if isinstance(value, Replacing) and not accepts(value.value.value, schema):
         return [_wrong_value(f"{prefix}{dotted}", value.value, schema)]
     if "properties" in schema:
@@ -204,7 +206,7 @@ def _check_item(item: Any, schema: Schema, prefix: str, dotted: str, name: str) 
     above = f"{dotted}.{name}"
     if not isinstance(item, dict):
         return [_wrong_value(f"{prefix}{above}", item, {"type": "object"})]
-    return _check_section(item, schema, prefix, known_keys(schema, f"{above}."), f"{above}.")
+    return _check_section(item, schema, prefix, lambda: known_keys(schema, f"{above}."), f"{above}.")
 
 
 def _unknown_key(dotted: str, value: Leaf | Tree, known: list[str], prefix: str) -> Problem:

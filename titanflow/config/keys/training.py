@@ -45,7 +45,7 @@ class Source:
     kind: Literal["text", "chat", "pairs", "evals"] = "text"
     """Plain documents, conversations, pairs of a chosen and a rejected answer, or the built-in source's evaluation
     items."""
-    source: Literal["stdlib", "stdlib_chats", "stdlib_pairs", "stdlib_evals"] | None = None
+    source: Literal["stdlib", "stdlib_documented", "stdlib_chats", "stdlib_pairs", "stdlib_evals"] | None = None
     """A built-in source: the running interpreter's standard library."""
     path: str | list[str] | None = None
     """Local files, folders or patterns: .txt, .md, .rst, .py, .jsonl, .json, .csv, .tsv, each also with .gz, .bz2, .xz
