@@ -212,8 +212,9 @@ FOREIGN = (
     Foreign("ema_decay use_ema", "training.ema", "unset, no mean is kept"),
     Foreign(
         "load_best_model_at_end metric_for_best_model save_best save_best_model",
-        "during.every",
-        "each checkpoint's scores stand in evaluations.jsonl",
+        "checkpoint.best",
+        "dev/task/metric, which the training's during measures",
+        "publish",
     ),
     Foreign("greater_is_better", "", "an evaluation task's metric says so itself"),
     Foreign("eval_steps eval_interval evaluation_interval eval_every run_val_every_n_steps", "validation.freq"),

@@ -94,7 +94,7 @@ def test_every_key_that_the_page_names_is_known() -> None:
         ("sft.rl=dpo", "`rl` is `modules.prefer.overrides.prefer.loss` here: dpo, elsewhere sigmoid, or ipo"),
         ("stage=dpo", "`stage`: a module's entry says what it trains: `mine: {stage: prefer, base: sft, …}`"),
         ("pretrain.ema_decay=0.99", "`ema_decay` is `pretrain.training.ema` here"),
-        ("pretrain.load_best_model_at_end=true", "`load_best_model_at_end` is `pretrain.during.every` here"),
+        ("pretrain.save_best=true", "`save_best` is `modules.publish.overrides.checkpoint.best` here: dev/task/metric"),
         ("pretrain.training.stepz=5", "did you mean `pretrain.training.steps`?"),
     ],
 )
