@@ -58,7 +58,7 @@ def make_means(run: StageRun) -> None:
     """Makes the means among the models, each in a folder of the run, as a stage's that has finished."""
     for name, mean in means_of(run.config).items():
         if make_mean(name, mean, run.stages, run.stages[name]):
-            logger.info("%s is the mean of %s", name, " and ".join(mean.stages))
+            logger.info("%s is %s", name, mean)
 
 
 def _loading(run: StageRun, name: str, given: str | None, settings: Evaluate) -> Loading:

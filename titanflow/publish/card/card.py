@@ -17,6 +17,7 @@ from titanflow import __version__
 from titanflow.common.curves import draw, loss_panel
 from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.config.keys.after_training import Publish
+from titanflow.config.means.recipe import means_of
 from titanflow.publish.bundle import LOSS_CURVE, TASK_FILES, Bundle, modelling_code
 from titanflow.publish.card.data_licenses import licenses_table
 from titanflow.publish.card.markdown import code, fence, plain
@@ -97,7 +98,8 @@ def tables(lineage: Lineage) -> dict[str, Any]:
     data = training_data((stage.run for stage in lineage.trained), lineage.datasets)
     return {
         "results": markdown_table(results_table(found, last)) if found else "",
-        "answers": markdown_table(answers_table(found.result)) if found else "",
+        "means": {name: str(mean) for name, mean in means_of(found.run.config).items()} if found else {},
+        "answers": markdown_table(answers_table(found)) if found else "",
         "checks": markdown_table(gate_table(gate)) if gate else "",
         "training": markdown_table(training_table(lineage.trained)),
         "data": markdown_table(data_table(data)),
