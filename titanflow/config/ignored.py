@@ -18,7 +18,7 @@ class Ignored:
 
     def unknown(self, schema: Schema, prefix: str = "") -> list[str]:
         """The keys that a schema lacks. They may be written with or without the module's name, the ``prefix``."""
-        known = known_keys(schema)
+        known = known_keys(schema) if self.keys else []
         return [dotted for key in self.keys if (dotted := key.removeprefix(prefix)) not in known]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titanflow.common.errors import Problem, did_you_mean
+from titanflow.config.files.foreign_names import KINDS as FOREIGN_KINDS
 from titanflow.config.files.schema import dataclass_schema
 from titanflow.config.keys.experiment import ExperimentSpec
 from titanflow.config.means.recipe import averaged_stages, means_of
@@ -48,9 +49,10 @@ def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list
     kinds = [kind for kind in KINDS if kind != "prepare"]
     if (kind := kind_of(name, spec)) is None:
         if isinstance(named, Leaf) and named.value is not None:
-            hint = did_you_mean(str(named.value), kinds)
+            hint = did_you_mean(FOREIGN_KINDS.get(str(named.value).lower(), str(named.value)), kinds)
             return [Problem(f"found {str(named.value)!r}", f"{key}.stage", named.origin, ", ".join(kinds), hint)]
-        hint = did_you_mean(name, KIND_OF) or f"`{name}: {{stage: sft, …}}` says what the module does"
+        meant = FOREIGN_KINDS.get(name.lower(), "sft")
+        hint = did_you_mean(name, KIND_OF) or f"`{name}: {{stage: {meant}, …}}` says what the module does"
         return [
             Problem("the module's name says no kind of stage", key, origin, f"a key `stage`: {', '.join(kinds)}", hint)
         ]
@@ -94,12 +96,16 @@ def named_module(name: str, modules: Mapping[str, Module]) -> Module | None:
 
 
 def published_module(modules: Mapping[str, Module]) -> Module | None:
-    """The module of the model that is published; of a mean the first of its stages, whose architecture it has."""
-    publish, evaluate = module_of("publish", modules), module_of("evaluate", modules)
-    if publish is None:
-        return None
-    mean = means_of(evaluate.config).get(publish.config["model"]) if evaluate is not None else None
-    return modules.get(mean.stages[0] if mean is not None else publish.config["model"])
+    """The module of the model that is published, as :func:`model_module` has it."""
+    publish = module_of("publish", modules)
+    return model_module(publish.config["model"], modules) if publish is not None else None
+
+
+def model_module(name: str, modules: Mapping[str, Module]) -> Module | None:
+    """The module of a model; of a mean the first of its stages, whose architecture, data and template it has."""
+    evaluate = module_of("evaluate", modules)
+    mean = means_of(evaluate.config).get(name) if evaluate is not None else None
+    return modules.get(mean.stages[0]) if mean is not None else named_module(name, modules)
 
 
 def fine_tuning_base(modules: Mapping[str, Module]) -> BaseArchitecture | None:

@@ -5,6 +5,7 @@ YAML 1.1 reads these as a text, 64 and 630. A date such as ``2026-11-21`` stays 
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
 
@@ -33,6 +34,11 @@ class Loader(yaml.SafeLoader):
         except (ValueError, LookupError, AttributeError, TypeError) as error:
             message = f"{str(node.value)[:40]!r} can't be read as {node.tag.removeprefix(TAG)}"
             raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from error
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
+        """As PyYAML's, which lays merged keys into the node itself: whoever reads it again finds them twice."""
+        merges = isinstance(node, yaml.MappingNode) and any(key.value == "<<" for key, _ in node.value)
+        return super().construct_mapping(copy.deepcopy(node) if merges else node, deep)
 
     def construct_integer(self, node: yaml.ScalarNode) -> int:
         """Reads ``0o17``, ``0x1f`` or a decimal number, which may begin with zeros."""

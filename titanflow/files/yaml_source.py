@@ -5,6 +5,7 @@ A file becomes a tree: a mapping is a ``dict``, anything else a :class:`Leaf`, w
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -68,11 +69,17 @@ def read_tree(path: Path) -> Tree:
     """
     problems: list[Problem] = []
     with refusing_what_is_no_yaml(path):
-        node = yaml.compose(read_text(path), Loader)
+        node = _composed(read_text(path))
         tree = _tree(node, _File(path, display(path)), problems)
     if problems:
         raise ConfigError(problems)
     return tree
+
+
+@functools.lru_cache(maxsize=128)
+def _composed(text: str) -> yaml.Node | None:
+    """The nodes of a text, which nobody may change: modules extend the same files, and nights read them again."""
+    return yaml.compose(text, Loader)
 
 
 @dataclass(frozen=True)
@@ -130,8 +137,8 @@ def _tree(node: yaml.Node | None, file: _File, problems: list[Problem]) -> Tree:
         raise ConfigError(
             Problem("the top of the file isn't a mapping", origin=f"{file.shown}:1", expected="key: value")
         )
-    node.value = [(key, _by_name(value) if key.value == BY_NAME else value) for key, value in node.value]
-    return _mapping(node, file, problems, ())
+    pairs = [(key, _by_name(value) if key.value == BY_NAME else value) for key, value in node.value]
+    return _mapping(yaml.MappingNode(node.tag, pairs, node.start_mark), file, problems, (node,))
 
 
 def _by_name(node: yaml.Node) -> yaml.Node:
@@ -144,8 +151,8 @@ def _by_name(node: yaml.Node) -> yaml.Node:
     for item, pair in zip(items, named, strict=True):
         assert pair is not None
         # A second ``name`` stays, so that the schema refuses it as an unknown key.
-        item.value = [other for other in item.value if other is not pair]
-        pairs.append((pair[1], item))
+        others = [other for other in item.value if other is not pair]
+        pairs.append((pair[1], yaml.MappingNode(item.tag, others, item.start_mark)))
     return yaml.MappingNode(f"{TAG}map", pairs, node.start_mark, node.end_mark)
 
 

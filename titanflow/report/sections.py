@@ -122,7 +122,9 @@ def evaluated_models(run: RunContents) -> list[EvaluatedModel]:
     if evaluation is None or not evaluation.scores:
         return []
     found, root, stage = [], run.folder.resolve(), run.of_kind("evaluate")
-    means = means_of(stage.run.config) if stage and stage.run else {}
+    given = means_of(stage.run.config) if stage and stage.run else {}
+    # Of the best checkpoint of a training the result says which step it is.
+    means = {name: mean for name, mean in given.items() if name not in evaluation.best}
     for name in columns(evaluation, run.outcome):
         if (folder := evaluation.folders.get(name)) is None:
             continue

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import killed_scoring
 import pytest
 import yaml
 from tiny_experiment import ROOT, write_tiny_experiment
 
 from tasks import stage_task
+from tasks.during import evaluator
 from tasks.stage_task import run_stage
 from tasks.ui import progress
 from titan.tracking.wandb_files import recordings, steps
@@ -91,8 +93,12 @@ def standalone(scored: Path, checkpoint: Path, folder: Path) -> EvaluateResult:
     return result
 
 
-def test_training_is_untouched_and_scores_are_those_of_an_evaluation(configs: Path, tmp_path: Path) -> None:
+def test_training_is_untouched_and_scores_are_those_of_an_evaluation_though_one_dies(
+    configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = trained(configs, "plain", {})
+    monkeypatch.setattr(evaluator, "MODULE", killed_scoring.__name__)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{Path(killed_scoring.__file__).parent}")
     scored = trained(configs, "scored", {f"pretrain.during.{key}": value for key, value in DURING.items()})
     losses = [
         [(one["step"], one.get("loss"), one.get("grad_norm"), one.get("validation_loss")) for one in read_metrics(file)]
@@ -104,6 +110,7 @@ def test_training_is_untouched_and_scores_are_those_of_an_evaluation(configs: Pa
     assert [(one["step"], one["tasks"], one["limit"]) for one in records] == [
         (n, ["tiny_bytes"], 5) for n in (4, 8, 12)
     ]
+    print((scored / killed_scoring.KILL).read_text(encoding="utf-8"))
     expected = standalone(scored, plain / "checkpoint" / "step-12", tmp_path / "standalone")
     value = expected.scores["it"]["tiny_bytes"]["bits_per_byte"]
     assert records[-1]["scores"]["tiny_bytes"]["bits_per_byte"] == pytest.approx(value, abs=1e-6)

@@ -14,8 +14,8 @@ from tiny_evaluation import Trained, evaluation, samples, write_trained
 import titan.evaluate.evaluate
 from titan.evaluate.evaluate import evaluate_stage
 from titan.evaluate.kept import KEPT_FOLDER
-from titanflow.runs.contamination import Contamination, TaskLeaks
 from titanflow.runs.contract import StageRun
+from titanflow.runs.scores.contamination import Contamination, TaskLeaks
 
 pytestmark = pytest.mark.slow
 TASKS = ["tiny_kind", "tiny_module"]

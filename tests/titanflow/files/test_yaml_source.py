@@ -61,6 +61,22 @@ def test_anchors_and_merge_keys_are_read(tmp_path: Path) -> None:
     assert plain(read_tree(path)) == yaml.safe_load(text)
 
 
+def test_what_is_merged_within_a_list_is_merged_once_however_often_it_is_read(tmp_path: Path) -> None:
+    text = "base: &base {a: 1, b: 2}\nlisted: [&over {<<: *base, b: 3}]\nagain: *over\n"
+    for name in ("a.yaml", "b.yaml"):
+        path = tmp_path / name
+        path.write_text(text)
+        tree = read_tree(path)
+        assert plain(tree) == yaml.safe_load(text)
+        assert tree["again"]["b"].origin == f"{path}:2"
+
+
+def test_a_list_of_modules_is_read_by_name_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("modules:\n- {name: sft, steps: 1}\n")
+    assert plain(read_tree(path)) == plain(read_tree(path)) == {"modules": {"sft": {"steps": 1}}}
+
+
 def test_merge_replaces_leaves_and_keeps_what_it_does_not_name() -> None:
     base = {"a": {"x": Leaf(1, "f:1"), "y": Leaf(2, "f:2")}, "b": Leaf([1, 2], "f:3")}
     over = {"a": {"y": Leaf(3, "g:1")}, "b": Leaf([9], "g:2")}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from titanflow.common.errors import Problem, did_you_mean
 from titanflow.config.module import Module
 from titanflow.config.stages import module_of
-from titanflow.evals.asked_tasks import asked_by, known_metrics
+from titanflow.evals.asked_tasks import asked_by, has_metric, known_metrics
 
 LEAST_RESAMPLES = 100
 """With fewer, the last few percent are noise."""
@@ -66,7 +66,7 @@ def _check_names(publish: Module, known: Mapping[str, list[str]], groups: Iterab
         key = f"gate.thresholds.{name}"
         if task not in known:
             problems.append(_unknown(publish, key, f"no task {task!r} is evaluated", task, known))
-        elif not _has(known[task], metric):
+        elif not has_metric(known[task], metric):
             problems.append(_unknown(publish, key, f"{task} has no metric {metric!r}", metric, known[task]))
     if not gate["better_than_last"]:
         return problems
@@ -76,18 +76,13 @@ def _check_names(publish: Module, known: Mapping[str, list[str]], groups: Iterab
     for task in gate["tasks"]:
         if task not in known:
             problems.append(_unknown(publish, "gate.tasks", f"no task {task!r} is evaluated", task, known))
-        elif not _has(known[task], metric):
+        elif not has_metric(known[task], metric):
             problems.append(_unknown(publish, "gate.metric", f"{task} has no metric {metric!r}", metric, known[task]))
-    if not gate["tasks"] and not any(_has(metrics, metric) for metrics in known.values()):
+    if not gate["tasks"] and not any(has_metric(metrics, metric) for metrics in known.values()):
         metrics = sorted({name for found in known.values() for name in found})
         message = f"no evaluated task has the metric {metric!r}"
         problems.append(_unknown(publish, "gate.metric", message, metric, metrics))
     return problems
-
-
-def _has(metrics: list[str], metric: str) -> bool:
-    """Whether a task has the metric, perhaps with a filter; yes where its metrics aren't known."""
-    return not metrics or metric.partition(",")[0] in metrics
 
 
 def _unknown(publish: Module, key: str, message: str, given: str, known: Iterable[str]) -> Problem:

@@ -17,7 +17,7 @@ from typing import Any
 
 from titanflow.common.errors import Problem
 from titanflow.common.utf8_mode import utf8_problem
-from titanflow.config.files.foreign_names import foreign_hint
+from titanflow.config.files.foreign_names import VALUES, foreign_hint
 from titanflow.config.files.scheduler_names import scheduler_hint
 from titanflow.files.yaml_source import (
     Leaf,
@@ -32,6 +32,8 @@ from titanflow.files.yaml_source import (
 )
 
 Schema = dict[str, Any]
+Known = Callable[[], list[str]]
+"""Lists a schema's keys, for the message about one that it lacks: most trees have none, and are checked often."""
 TYPE_NAMES = {
     "integer": "a whole number",
     "number": "a number",
@@ -154,16 +156,16 @@ def _other_than_values(tree: Tree, schema: Schema) -> Tree:
 
 def check(tree: Tree, schema: Schema, prefix: str = "") -> list[Problem]:
     """All mistakes of ``tree``, each with its key, its origin and what is expected."""
-    return _check_section(tree, schema, prefix, known_keys(schema))
+    return _check_section(tree, schema, prefix, lambda: known_keys(schema))
 
 
-def _check_section(tree: Tree, schema: Schema, prefix: str, known: list[str], above: str = "") -> list[Problem]:
+def _check_section(tree: Tree, schema: Schema, prefix: str, known: Known, above: str = "") -> list[Problem]:
     problems: list[Problem] = []
     properties = schema["properties"]
     for key, value in tree.items():
         dotted = f"{above}{key}"
         if key not in properties:
-            problems.append(_unknown_key(dotted, value, known, prefix))
+            problems.append(_unknown_key(dotted, value, known(), prefix))
         elif isinstance(value, dict):
             problems += _check_mapping(value, properties[key], prefix, known, dotted)
         elif not accepts(value.value, properties[key]):
@@ -182,7 +184,7 @@ def _wrong_items(key: str, leaf: Leaf, schema: Schema) -> list[Problem]:
     return found if found and is_whole else [_wrong_value(key, leaf, schema)]
 
 
-def _check_mapping(value: Tree, schema: Schema, prefix: str, known: list[str], dotted: str) -> list[Problem]:
+def _check_mapping(value: Tree, schema: Schema, prefix: str, known: Known, dotted: str) -> list[Problem]:
     if isinstance(value, Replacing) and not accepts(value.value.value, schema):
         return [_wrong_value(f"{prefix}{dotted}", value.value, schema)]
     if "properties" in schema:
@@ -204,7 +206,7 @@ def _check_item(item: Any, schema: Schema, prefix: str, dotted: str, name: str) 
     above = f"{dotted}.{name}"
     if not isinstance(item, dict):
         return [_wrong_value(f"{prefix}{above}", item, {"type": "object"})]
-    return _check_section(item, schema, prefix, known_keys(schema, f"{above}."), f"{above}.")
+    return _check_section(item, schema, prefix, lambda: known_keys(schema, f"{above}."), f"{above}.")
 
 
 def _unknown_key(dotted: str, value: Leaf | Tree, known: list[str], prefix: str) -> Problem:
@@ -250,7 +252,7 @@ def _wrong_value(key: str, leaf: Leaf, schema: Schema) -> Problem:
         hint = "a text that reads like a truth value (true, false; in a list yes, no, on and off, too) needs quotes"
     elif isinstance(found, list) and any(type(one) in (int, float) for one in found) and _takes_text(schema):
         hint = "put quotes around a number that is meant as a text"
-    elif isinstance(found, str) and (near := _other_case(found, schema)):
+    elif isinstance(found, str) and (near := _other_word(found, schema)):
         hint = f"did you mean {near}?"
     elif found in ("float16", "fp16", "half") and accepts("bfloat16", schema):
         hint = "float16 would need its losses scaled, which torchtitan doesn't do; bfloat16 has float32's range"
@@ -264,10 +266,11 @@ def _holds_bool(found: Any) -> bool:
     return any(isinstance(one, bool) for one in (found if isinstance(found, list) else [found]))
 
 
-def _other_case(found: str, schema: Schema) -> str:
-    """The choice that differs from the found one in upper and lower case alone; empty where none does."""
+def _other_word(found: str, schema: Schema) -> str:
+    """The choice that differs in upper and lower case alone, or that has this name elsewhere; empty where none does."""
     choices = [one for option in schema.get("anyOf", [schema]) for one in option.get("enum", ())]
-    return next((one for one in choices if isinstance(one, str) and one.lower() == found.lower()), "")
+    meant = (found.lower(), VALUES.get(found.lower()))
+    return next((one for one in choices if isinstance(one, str) and one.lower() in meant), "")
 
 
 def _takes_text(schema: Schema) -> bool:

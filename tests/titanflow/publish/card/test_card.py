@@ -225,7 +225,9 @@ def test_a_mean_among_the_models_is_explained_and_the_published_one_is_the_last_
     assert "| metric | base | avg | sft |" in card
     assert "| question | expected | base | avg | sft |" in card
     assert "| Is it red? | Yes. | No. | Perhaps. | Yes. |" in card
-    assert "Of its base's settings, the stage `sft` inherited 0, kept 1, changed 0; `titanflow.json` lists them." in card
+    assert (
+        "Of its base's settings, the stage `sft` inherited 0, kept 1, changed 0; `titanflow.json` lists them." in card
+    )
 
 
 def test_a_name_from_the_config_is_text_too(finished: FinishedRun) -> None:
