@@ -211,3 +211,16 @@ def test_a_base_that_is_no_mean_is_refused(configs: Path, base: object, said: st
     text = refusal(configs)
     assert re.search(said, text, re.DOTALL), text
     assert "tiny.yaml:" in text
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ({"mean": ["a", "b"]}, "the mean of a and b"),
+        ({"mean": ["a", "b"], "weights": [0.25, 0.75]}, "the mean of a (0.25) and b (0.75)"),
+        ({"mean": {"of": "pretrain", "last": 5}}, "the mean of the last 5 checkpoints of pretrain"),
+        ({"best": {"of": "sft", "by": "dev/kind/acc"}}, "the best checkpoint of sft by dev/kind/acc"),
+    ],
+)
+def test_a_mean_in_words(recipe: dict[str, object], told: str) -> None:
+    assert str(Mean.of(recipe)) == told
