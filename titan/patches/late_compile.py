@@ -65,8 +65,8 @@ PATCH = Patch(
     target="torchtitan.models.attention, its calls of torch.compile",
     what="the same calls, made as the first model with such an attention is built",
     why=(
-        "torch.compile imports torch's whole compiler, and torchtitan calls it three times as it is imported: more than "
-        "a second of each training that compiles nothing"
+        "torch.compile imports torch's whole compiler, and torchtitan calls it three times as it is imported: more "
+        "than a second of each training that compiles nothing"
     ),
     versions="==0.2.2",
     needed=needed,

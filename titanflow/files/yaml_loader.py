@@ -35,8 +35,9 @@ class Loader(yaml.SafeLoader):
             message = f"{str(node.value)[:40]!r} can't be read as {node.tag.removeprefix(TAG)}"
             raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from error
 
-    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """As PyYAML's, which lays merged keys into the node itself: whoever reads it again finds them twice."""
+        # A tag such as !!map makes it ask this of any node.
         merges = isinstance(node, yaml.MappingNode) and any(key.value == "<<" for key, _ in node.value)
         return super().construct_mapping(copy.deepcopy(node) if merges else node, deep)
 
