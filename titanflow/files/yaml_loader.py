@@ -39,6 +39,7 @@ class Loader(BoundedAliases, yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """As PyYAML's, which lays merged keys into the node itself: whoever reads it again finds them twice."""
+        # A tag such as !!map makes it ask this of any node.
         merges = isinstance(node, yaml.MappingNode) and any(key.value == "<<" for key, _ in node.value)
         return super().construct_mapping(copy.deepcopy(node) if merges else node, deep)
 
