@@ -14,7 +14,7 @@ from titanflow.publish.card.card import card_files, model_card
 from titanflow.publish.lineage import read_lineage
 from titanflow.publish.publish import publish
 from titanflow.runs.contract import StageRun
-from titanflow.runs.results import Averaged, GateDecision, Threshold
+from titanflow.runs.results import Averaged, GateDecision, InheritanceRow, Threshold
 from titanflow.runs.scores.best import Best
 
 EVIL = '<script>alert("1")</script> | a `b` [c](http://evil.example)\nnext'
@@ -227,6 +227,24 @@ def test_what_a_model_says_is_shown_and_does_nothing(finished: FinishedRun) -> N
     assert line.count("|") == 5
     assert "`" not in line
     assert "<br>next" in line
+
+
+def test_a_mean_among_the_models_is_explained_and_the_published_one_is_the_last_column(finished: FinishedRun) -> None:
+    scores = {name: {"stdlib_kind": {"acc": 0.5}} for name in ("base", "sft", "avg")}
+    example = {"question": "Is it red?", "expected": "Yes.", "base": "No.", "sft": "Yes.", "avg": "Perhaps."}
+    finished.train("sft", inheritance=[InheritanceRow(key="debug.seed", how="kept", base="0", here="0")])
+    finished.evaluate(scores=scores, examples=[{"task": "stdlib_kind", **example}])
+    run = StageRun.read(finished.root / "evaluate" / "run.yaml")
+    run.config["means"] = {"avg": {"mean": ["base", "sft"], "weights": [0.25, 0.75]}}
+    run.write()
+    card = card_of(finished)
+    assert "`avg` is the mean of base (0.25) and sft (0.75)." in card
+    assert "| metric | base | avg | sft |" in card
+    assert "| question | expected | base | avg | sft |" in card
+    assert "| Is it red? | Yes. | No. | Perhaps. | Yes. |" in card
+    assert (
+        "Of its base's settings, the stage `sft` inherited 0, kept 1, changed 0; `titanflow.json` lists them." in card
+    )
 
 
 def test_a_name_from_the_config_is_text_too(finished: FinishedRun) -> None:
