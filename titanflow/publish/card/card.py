@@ -94,12 +94,12 @@ def _template() -> Template:
 def tables(lineage: Lineage) -> dict[str, Any]:
     """The card's tables in markdown, and what it says of its scores."""
     found, gate = lineage.evaluation, lineage.gate
-    given = means_of(found.run.config) if found else {}
+    means = found and {name: found.result.best.get(name, one) for name, one in means_of(found.run.config).items()}
     last = LastPublished.read(lineage.last) if lineage.last else None
     data = training_data((stage.run for stage in lineage.trained), lineage.datasets)
     return {
         "results": markdown_table(results_table(found, last)) if found else "",
-        "means": {name: str(found.result.best.get(name, mean)) for name, mean in given.items()},
+        "means": {name: str(told) for name, told in (means or {}).items()},
         "answers": markdown_table(answers_table(found)) if found else "",
         "checks": markdown_table(gate_table(gate)) if gate else "",
         "training": markdown_table(training_table(lineage.trained)),
