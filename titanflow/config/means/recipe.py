@@ -64,7 +64,7 @@ def best_of(config: Mapping[str, Any]) -> dict[str, Mean]:
 
 def base_mean(config: Mapping[str, Any]) -> Mean | None:
     """The mean that a training starts from; None where it starts from anything else."""
-    named = (config.get("sft") or {}).get("base")
+    named = config.get("base")
     return Mean.of(named) if isinstance(named, Mapping) else None
 
 

@@ -96,13 +96,15 @@ def tables(lineage: Lineage) -> dict[str, Any]:
     found, gate = lineage.evaluation, lineage.gate
     means = found and {name: found.result.best.get(name, one) for name, one in means_of(found.run.config).items()}
     last = LastPublished.read(lineage.last) if lineage.last else None
-    data = training_data((stage.run for stage in lineage.trained), lineage.datasets)
+    # A mean, and the best checkpoint of a training, were made without training.
+    stages = tuple(stage for stage in lineage.trained if not stage.result.mean_of)
+    data = training_data((stage.run for stage in stages), lineage.datasets)
     return {
         "results": markdown_table(results_table(found, last)) if found else "",
         "means": {name: str(told) for name, told in (means or {}).items()},
         "answers": markdown_table(answers_table(found)) if found else "",
         "checks": markdown_table(gate_table(gate)) if gate else "",
-        "training": markdown_table(training_table(lineage.trained)),
+        "training": markdown_table(training_table(stages)),
         "data": markdown_table(data_table(data)),
         "licenses": markdown_table(licenses_table(lineage)) if lineage.trained_on else "",
         "drawn": drawn_tasks(found) if found else [],

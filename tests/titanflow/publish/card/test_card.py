@@ -14,7 +14,8 @@ from titanflow.publish.card.card import card_files, model_card
 from titanflow.publish.lineage import read_lineage
 from titanflow.publish.publish import publish
 from titanflow.runs.contract import StageRun
-from titanflow.runs.results import GateDecision, InheritanceRow, Threshold
+from titanflow.runs.results import Averaged, GateDecision, InheritanceRow, Threshold
+from titanflow.runs.scores.best import Best
 
 EVIL = '<script>alert("1")</script> | a `b` [c](http://evil.example)\nnext'
 
@@ -58,6 +59,22 @@ def test_the_published_model_s_scores_are_the_model_index(finished: FinishedRun)
     assert accuracy.metric_value == 0.93
     assert accuracy.dataset_revision == "1.0"
     assert accuracy.dataset_args == {"num_few_shot": 2}
+
+
+def test_a_mean_and_a_best_checkpoint_say_of_what_and_that_nothing_was_trained(finished: FinishedRun) -> None:
+    parts = [Averaged(stage="pretrain", step=step, digest="", weight=0.5) for step in (60, 120)]
+    finished.train("sft", mean_of=parts, tokens=0)
+    mean = " ".join(card_of(finished).split())
+    assert "the stage `sft`: the mean of 0.5 of `pretrain` at step 60, 0.5 of `pretrain` at step 120." in mean
+    assert "saw 3,400,000 tokens" in mean
+    assert "| | pretrain | | --- |" in mean
+    best = Best(stage="pretrain", step=60, by="dev/t/acc", value=0.75, scored=3)
+    finished.train("sft", mean_of=parts[:1], best=best, tokens=1_700_000)
+    chosen = " ".join(card_of(finished).split())
+    assert (
+        "step 60 of `pretrain`, the best of its 3 scored checkpoints by `dev/t/acc` (0.75), a score" in chosen
+    )
+    assert "saw 1,700,000 tokens" in chosen
 
 
 def test_results_side_by_side(finished: FinishedRun) -> None:
