@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,9 +45,14 @@ def settings_from_parameters(
 
 def run_title(experiment: str, run: str, settings: Mapping[str, Any]) -> str:
     """A flow run's name: ``stdlib/main``, or with settings ``stdlib/main pretrain.steps=200``."""
-    shown = [f"{_short(key)}={value}" for key, value in settings.items()]
+    shown = [f"{_short(key)}={_as_set(value)}" for key, value in settings.items()]
     more = [f"and {len(shown) - SHOWN} more"] if len(shown) > SHOWN else []
     return " ".join([f"{experiment}/{run}", *shown[:SHOWN], *more])
+
+
+def _as_set(value: Any) -> str:
+    """A value as ``--set`` takes it: ``null``, ``[a, b]``."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _short(key: str) -> str:

@@ -7,7 +7,7 @@ equal to the bit. On another number a step is summed in another order, and losse
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from titanflow.common.digests import file_digest
 from titanflow.publish.bundle import CARD, LINEAGE
 from titanflow.runs.contract import METRICS_FILE, RESULT_FILE
 from titanflow.runs.manifest import Manifest
-from titanflow.runs.metrics import BATCHES_FILE, read_metrics
+from titanflow.runs.metrics import BATCHES_FILE, EVALUATIONS_FILE, read_metrics
 from titanflow.runs.results import EvaluateResult, PublishResult, TrainResult, read_result
 
 OF_THE_MACHINE = {"seconds", "tokens_per_second", "trained_tokens_per_second", "mfu", "system"}
@@ -25,6 +25,9 @@ ROUNDED = {"loss", "perplexity", "grad_norm", "validation_loss", "validation_per
 """Values that depend on the order in which the ranks' parts are summed."""
 DATED = (CARD, LINEAGE)
 """Files of a published model that say when and in which runs it was made."""
+
+Scores = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""The value of each metric of each task of each model, or of a training's checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,9 @@ def compare(uninterrupted: Path, killed: Path, tolerance: float = 0.0) -> list[C
             checks.append(compare_batches(stage, uninterrupted / stage, killed / stage))
             if not tolerance:
                 checks += _compare_weights(stage, right, found)
+                checks += _compare_evaluations(stage, uninterrupted / stage, killed / stage)
         elif isinstance(right, EvaluateResult) and isinstance(found, EvaluateResult) and not tolerance:
-            checks.append(_same(f"{stage}: scores", dict(_scores(right)), dict(_scores(found)), "scores"))
+            checks.append(_same(f"{stage}: scores", dict(_scores(right.scores)), dict(_scores(found.scores)), "scores"))
         elif isinstance(right, PublishResult) and isinstance(found, PublishResult) and not tolerance:
             checks.append(_same(f"{stage}: files", _undated(right.files), _undated(found.files), "files"))
     return checks
@@ -135,8 +139,22 @@ def _tensors(checkpoint: Path) -> dict[str, str]:
     return {path.name: file_digest(path) for path in sorted(checkpoint.glob("*.distcp"))}
 
 
-def _scores(result: EvaluateResult) -> Iterator[tuple[str, float]]:
-    for model, tasks in result.scores.items():
+def _compare_evaluations(stage: str, right: Path, found: Path) -> Iterator[Check]:
+    """Compares the scores of the checkpoints that both runs scored: retention may remove one before it is held."""
+    whole, other = (_scored_steps(folder) for folder in (right, found))
+    if whole:
+        one, two = (dict(_scores({step: of[step] for step in whole.keys() & other.keys()})) for of in (whole, other))
+        yield _same(f"{stage}: scores on the way", one, two, "scores")
+
+
+def _scored_steps(folder: Path) -> Scores:
+    """The scores of a training's checkpoints, by ``step N``, task and metric."""
+    records = read_metrics(folder / EVALUATIONS_FILE)
+    return {f"step {record['step']}": record["scores"] for record in records if "scores" in record}
+
+
+def _scores(found: Scores) -> Iterator[tuple[str, float]]:
+    for model, tasks in found.items():
         for task, metrics in tasks.items():
             for metric, value in metrics.items():
                 yield f"{model} {task} {metric}", value

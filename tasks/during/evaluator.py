@@ -1,7 +1,8 @@
 """Scores a training's checkpoints while it trains, each in a process beside it; whatever befalls it, training goes on.
 
 The checkpoints are those of the plan's ``during.every``. Each is held by hard links from the moment it is seen until it
-is scored. ``evaluations.jsonl`` says what is scored already, also to a run that was killed in between.
+is scored, and the best so far for good if the best is published. ``evaluations.jsonl`` says what is scored already,
+also to a run that was killed in between.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from titanflow.runs.contract import RESULT_FILE, RUN_FILE
 from titanflow.runs.errors import ERROR_FILE
 from titanflow.runs.metrics import EVALUATIONS_FILE, append_record, read_metrics
 from titanflow.runs.results import EvaluateResult
+from titanflow.runs.scores.best import best_checkpoint, kept_checkpoint
 
 STAGE = "evaluate"
 TRIES = 2
@@ -49,7 +51,9 @@ class During:
         self.file = self.training.folder / EVALUATIONS_FILE
         self._environment, self._logger = environment, logger
         self._done = {one["step"] for one in read_metrics(self.file) if self._is_asked(one)}
+        self._best_by = plan.best
         self._waiting = {step: path for step, path in held_steps(self.run.folder).items() if step not in self._done}
+        self._release()
         self._tries: dict[int, int] = {}
         self._step = 0
         self._process: Process | None = None
@@ -151,7 +155,20 @@ class During:
         asked = {"step": step, "tasks": self.run.config["tasks"], "limit": self.run.config["limit"]}
         append_record(self.file, asked | found)
         self._done.add(step)
-        shutil.rmtree(self._waiting.pop(step, self.run.folder / f"step-{step}"), ignore_errors=True)
+        self._waiting.pop(step, None)
+        self._release()
+
+    def _release(self) -> None:
+        """Lets go of the checkpoints that are scored; the best so far is held on, whatever the retention says."""
+        best = best_checkpoint(self.training, self._best_by) if self._best_by else None
+        if best is not None and flaw(self.run.folder / f"step-{best.step}"):
+            # An earlier start scored it before anyone asked for the best.
+            saved = kept_checkpoint(self.training, best.step)
+            if not flaw(saved):
+                hold(saved, self.run.folder)
+        for step, path in step_folders(self.run.folder).items():
+            if step not in self._waiting and (best is None or step != best.step):
+                shutil.rmtree(path, ignore_errors=True)
 
     def _note_missed(self) -> None:
         steps, every = self.training.config["training"]["steps"], self.settings["every"]

@@ -40,7 +40,8 @@ def headline(result: StageResult) -> str:
             return ", ".join([f"step {result.step:,}", *losses])
         case EvaluateResult():
             tasks = {task for scores in result.scores.values() for task in scores}
-            return f"{', '.join(result.scores)} on {len(tasks)} tasks"
+            best = "".join(f"; {name} is {one}" for name, one in result.best.items())
+            return f"{', '.join(result.scores)} on {len(tasks)} tasks{best}"
         case PublishResult():
             if reason := held_back([result]):
                 return f"held back: {reason}"

@@ -1,4 +1,5 @@
 import errno
+import json
 import logging
 import os
 import subprocess
@@ -23,6 +24,7 @@ from titanflow.common.errors import ConfigError, HubError, Problem, StageFailed
 from titanflow.common.file_lock import held
 from titanflow.config.files.schema import BOUNDS
 from titanflow.config.module import stage_schema
+from titanflow.planning.plan import make_plan
 from titanflow.runs.manifest import Manifest
 
 
@@ -69,6 +71,39 @@ def test_a_run_s_stages_end_in_a_summary_and_what_the_ui_shows(api, planned, tmp
     assert shown["pretrain-loss"].data.startswith("data:image/svg+xml")
     assert "### pretrain: step 4, loss 4" in shown["summary"].data
     assert "its report: `report.html`" in shown["summary"].data
+
+
+def test_stages_without_a_form_are_set_by_overrides_and_so_elsewhere(api, tmp_path, monkeypatch):
+    asked = []
+
+    def run_plan(plan, request, wait):
+        asked.append((plan, request))
+        return Summary(experiment="mine", run="main", folder=tmp_path)
+
+    monkeypatch.setattr(module, "run_plan", run_plan)
+    prefer = {"base": "sft", "config": "prefer.yaml", "data": "stdlib_pairs.yaml"}
+    prefer["overrides"] = {"training": {"seq_len": 128, "mixed_precision_param": "float32"}}
+    modules = {"prefer": prefer, "second": {"stage": "prefer", **prefer}}
+    own = {"prefer.prefer.beta": 0.3, "prefer.training.steps": 7, "modules.second": None, "workspace": str(tmp_path)}
+    # As a deployment's parameters come: all of it JSON.
+    parameters = {
+        "experiment": json.dumps({"exp_name": "mine", "extends": ["stdlib.yaml"], "modules": modules}),
+        "sft": {"training": {"steps": 9}},
+        "overrides": {**own, "evaluate.models": ["sft", "prefer"], "publish.model": "prefer"},
+    }
+    pretrain_sft(**parameters)
+    ((plan, request),) = asked
+    stages = {stage.stage: stage for stage in plan.stages}
+    assert list(stages) == ["prepare", "pretrain", "sft", "prefer", "evaluate", "publish"]
+    run = stages["prefer"].run
+    assert (run.config["prefer"]["beta"], run.config["training"]["steps"]) == (0.3, 7)
+    assert run.origins["prefer.beta"] == "flow parameter prefer.prefer.beta"
+    assert stages["sft"].run.config["training"]["steps"] == 9
+    again = make_plan(*request.elsewhere(plan, stages["prefer"]))
+    assert [one.run.fingerprint for one in again.stages] == [one.run.fingerprint for one in plan.stages]
+    pretrain_sft(**parameters | {"overrides": own | {"prefer.dpo_beta": 0.3}}, return_state=True)
+    assert len(asked) == 1
+    assert "`dpo_beta` is `prefer.prefer.beta` here" in newest_run().state.message
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from titanflow.config.keys.after_training import Evaluate
 from titanflow.config.means.recipe import averaged_stages
 from titanflow.data.held_out.leaked_items import Item, LeakSearch
 from titanflow.data.held_out.trained_text import TrainedOn
-from titanflow.runs.contamination import Contamination, TaskLeaks
 from titanflow.runs.contract import StageRun
+from titanflow.runs.scores.contamination import Contamination, TaskLeaks
 
 logger = logging.getLogger("titanflow.evaluate")
 

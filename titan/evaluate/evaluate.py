@@ -37,12 +37,15 @@ from titan.tracking.metrics_file import MetricsFile
 from titanflow.common.collector import collector_at_rest
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys.after_training import Evaluate
+from titanflow.config.means.recipe import best_of
 from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.publish.card.score_table import metrics, score
-from titanflow.runs.contamination import Contamination
 from titanflow.runs.contract import LIBRARY_LOG, METRICS_FILE, RESULT_FILE, StageRun
 from titanflow.runs.errors import ERROR_FILE, log_to_stderr, record_failure
-from titanflow.runs.results import CutPrompts, EvaluateResult, Greedy, TrackerRecord, write_result
+from titanflow.runs.results import EvaluateResult, Greedy, TrackerRecord, TrainResult, result_of, write_result
+from titanflow.runs.scores.best import Best
+from titanflow.runs.scores.contamination import Contamination
+from titanflow.runs.scores.cut import CutPrompts
 from titanflow.runs.torchrun import end_with_torchrun
 
 PACKAGES = ("lm_eval", "transformers", "torch", "datasets", "tokenizers")
@@ -188,6 +191,7 @@ def _result(
             for name, scored in collected.items()
             if (cut := {task: CutPrompts(**found) for item in scored for task, found in item.cut.items()})
         },
+        best=dict(_best(run)),
         reference=reference(items, asked),
         part=items.get("part", ""),
         left_out=items.get("dropped", {}),
@@ -198,6 +202,14 @@ def _result(
         versions=_versions(),
         seconds=seconds,
     )
+
+
+def _best(run: StageRun) -> Iterator[tuple[str, Best]]:
+    """Which checkpoint each model is that is the best of a training, as it was made for this evaluation."""
+    for name in best_of(run.config):
+        made = result_of(run.stages[name])
+        if isinstance(made, TrainResult) and made.best is not None:
+            yield name, made.best
 
 
 def _seeds(settings: Evaluate) -> dict[str, int]:

@@ -51,19 +51,24 @@ class KeptScores:
     dropped: Mapping[str, list[int]] = field(default_factory=dict)
 
     def of(self, task: str, loading: Loading) -> Scored | None:
+        """The scores that an attempt before this one kept; None if there are none, or others."""
+        scored = self._read(task, loading)
+        if scored is not None:
+            logger.info("%s: %s was scored before this start", loading.folder, task)
+        return scored
+
+    def _read(self, task: str, loading: Loading) -> Scored | None:
         try:
             kept = read_mapping(self._file(task, loading))
             answers = {name: {int(item): one for item, one in items.items()} for name, items in kept["answers"].items()}
-            scored = Scored(**{**kept, "answers": answers})
+            return Scored(**{**kept, "answers": answers})
         except (DataError, ValueError, LookupError, TypeError, AttributeError):
             return None
-        logger.info("%s: %s was scored before this start", loading.folder, task)
-        return scored
 
     def keep(self, task: str, loading: Loading, scored: Scored) -> Scored:
         """Writes scores and returns them as :meth:`of` will, so that a rerun has the same values."""
         write_text_atomically(self._file(task, loading), as_json(asdict(scored)))
-        return self.of(task, loading) or scored
+        return self._read(task, loading) or scored
 
     def forget(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 It is computed in fp64, tensor by tensor, from weights that lie in mapped files, so that its models may be larger than
 memory. What comes of it is a folder as a finished training leaves it: it is exported, evaluated and published as any.
+The best checkpoint of a stage is a mean of one model, and equal to it to the bit.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ from titanflow.common.digests import digest, file_digest
 from titanflow.common.errors import DataError, Problem
 from titanflow.config.means.recipe import Mean, base_mean
 from titanflow.planning.begin import set_aside
-from titanflow.runs.checkpoints import complete_folders
+from titanflow.runs.checkpoints import complete_folders, flaw
 from titanflow.runs.contract import RESULT_FILE, StageRun
 from titanflow.runs.manifest import checkpoint_digest
 from titanflow.runs.results import Averaged, TrainResult, result_of, write_result
+from titanflow.runs.scores.best import Best, best_checkpoint, gone, kept_checkpoint, unknown_best, unscored
 from titanflow.runs.training import Training, read_training
 
 
@@ -60,17 +62,20 @@ class Part:
         return trained_model(self.training, self.checkpoint)
 
 
-def make_mean(name: str, mean: Mean, stages: Mapping[str, Path], folder: Path) -> bool:
-    """Makes the mean of a run's stages in ``folder``, unless it is there; returns whether it was made.
+def make_mean(name: str, mean: Mean, stages: Mapping[str, Path], folder: Path) -> TrainResult | None:
+    """Makes the mean of a run's stages in ``folder``, unless it is there; returns what was made.
 
     Raises:
-        DataError: a stage hasn't finished or lacks a checkpoint, or the models are unlike.
+        DataError: a stage hasn't finished, lacks a checkpoint or a score to choose by, or the models are unlike.
     """
-    parts = parts_of(mean, stages)
+    best = _best(mean, stages) if mean.by else None
+    parts = parts_of(mean, stages, best)
     made = [part.record for part in parts]
     before = result_of(folder) if folder.is_dir() else None
-    if isinstance(before, TrainResult) and before.mean_of == made:
-        return False
+    if isinstance(before, TrainResult) and (before.mean_of, before.best) == (made, best):
+        return None
+    if best is not None and flaw(parts[0].checkpoint):
+        raise DataError(gone(parts[0].training.run, best))
     check_alike(parts)
     if before is not None and not (isinstance(before, TrainResult) and before.mean_of):
         # A stage had this name once.
@@ -95,8 +100,14 @@ def make_mean(name: str, mean: Mean, stages: Mapping[str, Path], folder: Path) -
     changes: dict[str, Any] = {"stage": name, "checkpoint": checkpoint, "step": step, "mean_of": made}
     changes |= dict.fromkeys(("first_loss", "loss", "validation_loss", "export", "adapter", "trainable_parameters"))
     changes |= {"export_digests": {}, "parity": {}, "trackers": {}}
-    write_result(folder, result.model_copy(update=changes))
-    return True
+    # Nothing was trained here. Of a best checkpoint each step had as many tokens.
+    changes |= {"tokens": result.tokens * step // result.step if best else 0, "seconds": 0.0, "best": best}
+    changes |= dict.fromkeys(("tokens_per_second", "peak_memory_bytes"))
+    # Of models each of which may have had a moving mean of its own.
+    changes |= {} if best else {"ema": None}
+    written = result.model_copy(update=changes)
+    write_result(folder, written)
+    return written
 
 
 def begin_with_mean(run: StageRun) -> None:
@@ -117,13 +128,30 @@ def begin_with_mean(run: StageRun) -> None:
         run.write()
 
 
-def parts_of(mean: Mean, stages: Mapping[str, Path]) -> list[Part]:
-    """The models that a recipe averages.
+def unscored_steps(mean: Mean, stages: Mapping[str, Path]) -> dict[int, str]:
+    """The checkpoints that can't be the best of a stage since they have no score, by step, and why."""
+    return unscored(read_training(stages[mean.stages[0]]).run, mean.by) if mean.by else {}
+
+
+def _best(mean: Mean, stages: Mapping[str, Path]) -> Best:
+    training = read_training(stages[mean.stages[0]])
+    _result_of(training)
+    best = best_checkpoint(training.run, mean.by)
+    if best is None:
+        raise DataError(unknown_best(training.run, mean.by))
+    return best
+
+
+def parts_of(mean: Mean, stages: Mapping[str, Path], best: Best | None = None) -> list[Part]:
+    """The models that a recipe averages; the one that is the ``best``.
 
     Raises:
         DataError: a stage hasn't finished, or has fewer checkpoints.
     """
     trainings = [read_training(stages[stage]) for stage in mean.stages]
+    if best is not None:
+        (training,) = trainings
+        return [Part(training, best.step, kept_checkpoint(training.run, best.step), 1.0)]
     if not mean.last:
         results = [_result_of(training) for training in trainings]
         return [

@@ -39,6 +39,7 @@ from titanflow.config.keys.experiment import (
     tag_problem,
 )
 from titanflow.config.keys.lora_presets import settle_presets
+from titanflow.config.means.best import settle_best
 from titanflow.config.means.settle import settle_means
 from titanflow.config.means.unlike import unlike_models
 from titanflow.config.module import Module, stage_schema
@@ -114,7 +115,7 @@ def load_experiment(
     if problems := problems + mistakes:
         raise ConfigError(problems)
     spec = _spec_type().validate_python(plain(own))
-    if problems := settle_means(modules):
+    if problems := settle_means(modules) or settle_best(modules):
         raise ConfigError(problems)
     if unknown := [name for name in spec.only if name not in modules]:
         hint, origin = did_you_mean(unknown[0], modules), own["only"].origin

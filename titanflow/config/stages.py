@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titanflow.common.errors import Problem, did_you_mean
+from titanflow.config.files.foreign_names import KINDS as FOREIGN_KINDS
 from titanflow.config.files.schema import dataclass_schema
-from titanflow.config.keys.experiment import ExperimentSpec
+from titanflow.config.keys.experiment import BASE_KEYS, ExperimentSpec
 from titanflow.config.means.recipe import averaged_stages, means_of
 from titanflow.files.yaml_source import Leaf, Tree, first_origin, plain
 from titanflow.runs.contract import KIND_OF, KINDS, StageKind
@@ -37,6 +38,11 @@ def kind_of(name: str, spec: Leaf | Tree | None) -> StageKind | None:
     return None if found == "prepare" else found
 
 
+def alike(name: str) -> str:
+    """What two names share that would be one in Prefect's artifacts, a cluster's jobs and on some file systems."""
+    return name.lower().replace("_", "-")
+
+
 def is_name(name: str) -> bool:
     """Whether a stage, or a mean of stages, may have this name, which its folder has, too."""
     return _NAME.fullmatch(name) is not None
@@ -48,20 +54,26 @@ def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list
     kinds = [kind for kind in KINDS if kind != "prepare"]
     if (kind := kind_of(name, spec)) is None:
         if isinstance(named, Leaf) and named.value is not None:
-            hint = did_you_mean(str(named.value), kinds)
+            hint = did_you_mean(FOREIGN_KINDS.get(str(named.value).lower(), str(named.value)), kinds)
             return [Problem(f"found {str(named.value)!r}", f"{key}.stage", named.origin, ", ".join(kinds), hint)]
-        hint = did_you_mean(name, KIND_OF) or f"`{name}: {{stage: sft, …}}` says what the module does"
+        meant = FOREIGN_KINDS.get(name.lower(), "sft")
+        hint = did_you_mean(name, KIND_OF) or f"`{name}: {{stage: {meant}, …}}` says what the module does"
         return [
             Problem("the module's name says no kind of stage", key, origin, f"a key `stage`: {', '.join(kinds)}", hint)
         ]
-    if name in (*TAKEN, *dataclass_schema(ExperimentSpec)["properties"]) or (name in KIND_OF and KIND_OF[name] != kind):
+    is_key = name in dataclass_schema(ExperimentSpec)["properties"]
+    if is_key or alike(name) in TAKEN or (name in KIND_OF and KIND_OF[name] != kind):
         return [Problem("the name means something else", key, origin, "another name")]
     if not is_name(name):
         return [Problem(f"found {name!r}", key, origin, NAME_EXPECTED)]
-    base = spec.get("base")
-    if kind in LONE and base is not None and plain(base) is not None:
+    named = [(one, spec[one]) for one in BASE_KEYS if plain(spec.get(one)) is not None]
+    if kind in LONE and named:
         expected = "no base: nothing is trained here"
-        return [Problem(f"found {plain(base)!r}", f"{key}.base", first_origin(base) or origin, expected)]
+        return [
+            Problem(f"found {plain(it)!r}", f"{key}.{one}", first_origin(it) or origin, expected) for one, it in named
+        ]
+    if same := [one for one in earlier if alike(one) == alike(name)]:
+        return [Problem(f"differs from {same[0]} in case, dashes and underscores alone", key, origin, "another name")]
     twins = [one.name for one in earlier.values() if one.kind == kind and kind in LONE]
     return [Problem(f"is of the kind {kind}, as {twin} is", key, origin, f"one module {kind}") for twin in twins]
 
@@ -94,12 +106,16 @@ def named_module(name: str, modules: Mapping[str, Module]) -> Module | None:
 
 
 def published_module(modules: Mapping[str, Module]) -> Module | None:
-    """The module of the model that is published; of a mean the first of its stages, whose architecture it has."""
-    publish, evaluate = module_of("publish", modules), module_of("evaluate", modules)
-    if publish is None:
-        return None
-    mean = means_of(evaluate.config).get(publish.config["model"]) if evaluate is not None else None
-    return modules.get(mean.stages[0] if mean is not None else publish.config["model"])
+    """The module of the model that is published, as :func:`model_module` has it."""
+    publish = module_of("publish", modules)
+    return model_module(publish.config["model"], modules) if publish is not None else None
+
+
+def model_module(name: str, modules: Mapping[str, Module]) -> Module | None:
+    """The module of a model; of a mean the first of its stages, whose architecture, data and template it has."""
+    evaluate = module_of("evaluate", modules)
+    mean = means_of(evaluate.config).get(name) if evaluate is not None else None
+    return modules.get(mean.stages[0]) if mean is not None else named_module(name, modules)
 
 
 def fine_tuning_base(modules: Mapping[str, Module]) -> BaseArchitecture | None:

@@ -198,7 +198,7 @@ def _folder_files(folder: Path) -> list[Path]:
 
 def _interpreter(config: Data) -> dict[str, Any]:
     """What the built-in sources depend on: the interpreter whose library they are read from."""
-    parts = PARTS if config.source != "stdlib" else (config.part or "train",)
+    parts = PARTS if config.kind != "text" else (config.part or "train",)
     files = [file for part in parts for file in _sized(stdlib_folder(), part)]
     return {"python": sys.version, "machine": platform.machine(), "files": files}
 

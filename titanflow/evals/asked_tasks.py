@@ -110,6 +110,11 @@ def known_metrics(asked: AskedTasks) -> dict[str, list[str]]:
     return metrics | {name: _metrics(config, "aggregate_metric_list") for name, config in asked.groups.items()}
 
 
+def has_metric(metrics: Sequence[str], metric: str) -> bool:
+    """Whether a task has the metric, perhaps with a filter; yes where its metrics aren't known."""
+    return not metrics or metric.partition(",")[0] in metrics
+
+
 def _metrics(config: Mapping[str, Any], key: str) -> list[str]:
     named = [entry.get("metric") if isinstance(entry, Mapping) else None for entry in as_list(config.get(key))]
     return [name for name in named if isinstance(name, str)] if all(isinstance(name, str) for name in named) else []

@@ -76,6 +76,15 @@ def data_files(config: Mapping[str, Any]) -> list[str]:
     return [str(name) for names in each for name in as_list(names)]
 
 
+def tested_files(config: Mapping[str, Any]) -> list[str]:
+    """The files of the split that a task is evaluated on, as it names them; none if it names no files."""
+    kwargs, split = config.get("dataset_kwargs"), tested_split(config)
+    files = kwargs.get("data_files") if isinstance(kwargs, Mapping) else None
+    if isinstance(files, Mapping):
+        files = files.get(split) if isinstance(split, str) else None
+    return [str(name) for name in as_list(files)]
+
+
 def item_files(task: SingleTask, folder: Path | None, unprepared: Mapping[str, Path] | None = None) -> list[Path]:
     """The files of the split that one of the user's own tasks is evaluated on; :data:`DATA` stands for ``folder``.
 
@@ -86,15 +95,11 @@ def item_files(task: SingleTask, folder: Path | None, unprepared: Mapping[str, P
     kwargs = config.get("dataset_kwargs")
     if task.of_library or config.get("dataset_path") not in ("json", "csv") or not isinstance(kwargs, Mapping):
         return []
-    files, split = kwargs.get("data_files"), tested_split(config)
-    if isinstance(files, Mapping) and not isinstance(split, str):
-        return []
-    names = as_list(files.get(split) if isinstance(files, Mapping) else files)
-    if set(kwargs) != {"data_files"} or (folder is None and any(DATA in str(name) for name in names)):
+    names = tested_files(config)
+    if set(kwargs) != {"data_files"} or (folder is None and any(DATA in name for name in names)):
         return []
     found = unprepared or {}
-    each = map(str, names)
-    paths = [found.get(name.removeprefix(f"{DATA}/")) or Path(name.replace(DATA, str(folder))) for name in each]
+    paths = [found.get(name.removeprefix(f"{DATA}/")) or Path(name.replace(DATA, str(folder))) for name in names]
     # Not Path.is_file, which is an error for a name too long.
     return paths if all(map(os.path.isfile, paths)) else []
 

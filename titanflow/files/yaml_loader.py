@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from titanflow.files.alias_size import BoundedAliases
+
 FLOAT = re.compile(
     r"^[-+]?(?:\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|nan)$", re.I
 )
@@ -19,7 +21,7 @@ TAG = "tag:yaml.org,2002:"
 _REPLACED = (f"{TAG}float", f"{TAG}int", f"{TAG}timestamp")
 
 
-class Loader(yaml.SafeLoader):
+class Loader(BoundedAliases, yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2's numbers, and without dates."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML reads a class attribute)

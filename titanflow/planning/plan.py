@@ -28,7 +28,8 @@ from titanflow.nightly.planning import as_night, continued
 from titanflow.planning.cluster.job_words import job_words
 from titanflow.planning.data_mistakes import check_streams
 from titanflow.planning.data_source import data_origins, unstated_licenses
-from titanflow.planning.evaluation.during import FOLDER, during_modules, during_run
+from titanflow.planning.evaluation.best import best_notes, check_best, wanted_scores
+from titanflow.planning.evaluation.during import during_modules, during_run
 from titanflow.planning.evaluation.models import check_models, check_publishable
 from titanflow.planning.evaluation.tasks import check_during, check_tasks
 from titanflow.planning.forecast.forecasts import add_forecasts
@@ -42,7 +43,7 @@ from titanflow.planning.stage_plan import Plan, StagePlan, training_notes
 from titanflow.planning.state import StageStates, parents
 from titanflow.publish.private import data_secrets
 from titanflow.publish.settings import read_settings
-from titanflow.runs.contract import PREPARE, PreparedData, StageRun
+from titanflow.runs.contract import DURING_FOLDER, PREPARE, PreparedData, StageRun
 from titanflow.runs.manifest import Manifest
 
 DEFAULT_RUN = "main"
@@ -82,6 +83,7 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
     manifest = Manifest.open(folder)
     preparation = Preparation.of(config, workspace, manifest)
     derived, scored = {module.name: module for module in during_modules(config)}, []
+    best_by = wanted_scores(config)
     states = StageStates(manifest, preparation, config.spec.on_stale)
     stages: list[StagePlan] = []
     # Prepare is planned last: a model of the Hub is fetched only for a stage that still loads it.
@@ -108,15 +110,17 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
             plan.reason += f"; {night.described}" if found.state == "RUN" else ""
         if found.state == "RUN" and (note := validation_note(config.modules.get(stage))):
             plan.reason += f"; {note}"
-        if found.state in ("RUN", "RESUME"):
+        if found.state in ("RUN", "RESUME", "EXTEND"):
             plan.reason = "; ".join([plan.reason, *training_notes(stage_run)])
+        plan.reason = "; ".join([plan.reason, *best_notes(stage_run, stages)])
         if plan.is_job and found.state != "CACHED":
             plan.reason += f"; as {job_words(stage_run.config['launcher'])}"
         if plan.pool and found.state != "CACHED":
             plan.reason += f"; in pool {plan.pool}"
         plan.command, plan.env, plan.kept = command(stage_run), environment(stage_run, config), found.kept
-        if evaluation := derived.get(f"{stage}.{FOLDER}"):
+        if evaluation := derived.get(f"{stage}.{DURING_FOLDER}"):
             plan.during = during_run(stage_run, evaluation, preparation.data.get(evaluation.name))
+            plan.best = best_by.get(stage, "")
             scored += [(evaluation, plan.during)] if plan.state != "CACHED" else []
         stages.append(plan)
     stages.sort(key=lambda plan: plan.stage != PREPARE)
@@ -125,6 +129,7 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
     _check_devices(stages, config, runs_here)
     config.warnings += check_tasks(stages, config.modules)
     check_during(scored, config.modules)
+    check_best(config, derived, stages)
     config.warnings += check_launches(stages, runs_here)
     for plan in stages:
         config.warnings += unstated_licenses(plan.run) if plan.state != "CACHED" else []

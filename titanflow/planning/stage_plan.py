@@ -30,7 +30,7 @@ class StagePlan:
     ``changes`` are the inputs that changed since it ran; ``kept`` says that its old output is used all the same.
     ``extension`` says what more steps do to a training. ``continues`` has the digest of the earlier night's result that
     it continues, by that stage's name. ``during`` is the evaluation of a training's checkpoints while it trains, if any
-    is asked for.
+    is asked for, and ``best`` the score by which its best checkpoint stays, if one is published.
     """
 
     stage: str
@@ -46,6 +46,7 @@ class StagePlan:
     forecast: Forecast | None = None
     continues: dict[str, str] = field(default_factory=dict)
     during: StageRun | None = None
+    best: str = ""
 
     @property
     def kind(self) -> StageKind:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titanflow.config.keys.on_stale import OnStale
-from titanflow.config.means.recipe import averaged_stages
+from titanflow.config.means.recipe import averaged_stages, best_of
 from titanflow.planning.extension.more_steps import Extension, find_extension
 from titanflow.planning.preparation import Preparation
 from titanflow.planning.stage_plan import StageState
@@ -19,6 +19,7 @@ from titanflow.runs.inputs import StageInputs
 from titanflow.runs.manifest import Manifest, StageRecord
 from titanflow.runs.outputs import OutputCheck
 from titanflow.runs.results import PrepareResult, PublishResult, read_result, result_of
+from titanflow.runs.scores.best import best_checkpoint
 
 if TYPE_CHECKING:
     from titanflow.planning.stage_plan import StagePlan
@@ -92,6 +93,8 @@ class StageStates:
         if record is not None and record.finished:
             changed = self.manifest.changed_outputs(run.stage, self.check)
             if not changed:
+                if others := _other_best(run, record):
+                    return self._of_other_best(record, others)
                 again = _done_again(run)
                 return Verdict("RUN", again) if again else Verdict("CACHED", "nothing changed")
             path, verdict = next(iter(changed.items()))
@@ -101,6 +104,13 @@ class StageStates:
         if step is not None:
             return Verdict("RESUME", f"from step {step}" + (f": {why}" if record and record.finished else ""))
         return Verdict("RUN", why)
+
+    def _of_other_best(self, record: StageRecord, changes: list[Change]) -> Verdict:
+        """An evaluation of a checkpoint that isn't the best any more: its training's scores aren't an input."""
+        reason = changes_reason(changes)
+        if self.on_stale == "keep":
+            return Verdict("CACHED", f"kept: {reason}", changes, kept=True, made_from=record.fingerprint)
+        return Verdict("STALE", reason, changes)
 
     def _of_other_inputs(
         self, run: StageRun, inputs: StageInputs, record: StageRecord | None, step: int | None, is_finished: bool
@@ -153,6 +163,18 @@ def parents(run: StageRun, earlier: Sequence[StagePlan]) -> list[StagePlan]:
     own = [plan for plan in earlier if plan.run.folder in named or (run.kind == "publish" and plan.kind == "evaluate")]
     before = {other.stage for plan in own for other in parents(plan.run, earlier)}
     return [plan for plan in earlier if plan in own or plan.stage in before]
+
+
+def _other_best(run: StageRun, record: StageRecord) -> list[Change]:
+    """The best checkpoints among an evaluation's models that are others now, by the scores of their trainings."""
+    changes = []
+    for name, mean in best_of(run.config).items():
+        training, made = StageRun.of(run.stages[mean.stages[0]]), record.best.get(name)
+        best = best_checkpoint(training, mean.by) if training is not None else None
+        if best is not None and made is not None and best.step != made.step:
+            origin = run.origins.get(f"means.{name}.best.by", "")
+            changes.append(Change(key=f"{run.stage}.{name}: step", old=made.step, new=best.step, origin=origin))
+    return changes
 
 
 def _made_nothing(run: StageRun) -> str:

@@ -42,8 +42,8 @@ from titanflow.runs.training import Training, finished_training
 TUNED_ON: dict[StageKind, str] = {"sft": "conversations", "prefer": "pairs of answers"}
 TRAIN_FIELDS = {
     "step", "tokens", "first_loss", "loss", "validation_loss", "seq_len", "parameters", "trainable_parameters",
-    "model_name", "flavor", "model_args", "inheritance", "base_model", "mean_of", "tokenizer_digest", "export_digests",
-    "parity", "versions",
+    "model_name", "flavor", "model_args", "inheritance", "base_model", "mean_of", "best", "tokenizer_digest",
+    "export_digests", "parity", "versions",
 }  # fmt: skip
 EVALUATE_FIELDS = {
     "scores", "samples", "n_shot", "task_versions", "higher_is_better", "reference", "limit", "contamination", "seeds",
@@ -120,6 +120,12 @@ class Lineage:
     @property
     def published(self) -> TrainedStage:
         return self.trained[-1]
+
+    @property
+    def tokens(self) -> int:
+        """The tokens that the model saw in this run; of a training whose best checkpoint it is, those until then."""
+        left_out = {stage.result.best.stage for stage in self.trained if stage.result.best}
+        return sum(stage.result.tokens for stage in self.trained if stage.name not in left_out)
 
     @property
     def is_tuned(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.hub_names import REF_EXPECTED, REPO_ID_EXPECTED, default_tag, is_ref, is_repo_id
 from titanflow.config.files.schema import check, dataclass_schema
-from titanflow.config.keys.after_training import Gate, Publish
+from titanflow.config.keys.after_training import Chosen, Gate, Publish
 from titanflow.files.yaml_source import Leaf, Tree
 from titanflow.publish.card.metadata import card_problems
 from titanflow.publish.folder import folder_problems
@@ -25,7 +25,8 @@ def read_settings(run: StageRun) -> Publish:
     """
     if problems := check(as_tree(run.config, run.origins), dataclass_schema(Publish), "publish."):
         raise ConfigError(problems)
-    settings = Publish(**run.config | {"gate": Gate(**run.config.get("gate") or {})})
+    gate, chosen = Gate(**run.config.get("gate") or {}), Chosen(**run.config.get("checkpoint") or {})
+    settings = Publish(**run.config | {"gate": gate, "checkpoint": chosen})
     # A secret comes first and alone: the other problems quote what they found.
     problems = private_problems(run) or [*check_names(settings, run), *card_problems(settings, run)]
     if settings.target == "folder":

@@ -26,7 +26,7 @@ from titanflow.files.yaml_source import display
 from titanflow.publish.bundle import ITEMS, SCORED, SUITES, TASKS, Bundle, Entry, bytes_entry, file_entry, is_published
 from titanflow.publish.lineage import EvaluatedStage
 from titanflow.publish.private import private_part
-from titanflow.runs.contamination import Contamination
+from titanflow.runs.scores.contamination import Contamination
 
 PATH_KEYS = ("data_files", "data_dir", "dataset_path")
 """The keys of a task, at any depth, whose values may be paths."""

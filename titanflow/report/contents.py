@@ -93,6 +93,13 @@ class RunContents:
         return found.result if found and isinstance(found.result, EvaluateResult) else None
 
     @property
+    def outcome(self) -> str:
+        """The evaluated model that the run is about: the one that it publishes, else the last; empty without scores."""
+        scored, publish = list(self.evaluation.scores) if self.evaluation else [], self.of_kind("publish")
+        published = publish.run.config.get("model") if publish and publish.run else None
+        return published if published in scored else scored[-1] if scored else ""
+
+    @property
     def publication(self) -> PublishResult | None:
         found = self.of_kind("publish")
         return found.result if found and isinstance(found.result, PublishResult) else None

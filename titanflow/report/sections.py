@@ -9,11 +9,12 @@ from typing import Any
 
 from titanflow.common.errors import TitanflowError
 from titanflow.common.quantities import duration, short
+from titanflow.config.means.recipe import means_of
 from titanflow.publish.bundle import WEIGHTS
 from titanflow.publish.card.score_table import Z95, Score, columns, score_rows, share_bounds
 from titanflow.report.contents import RunContents, StageContents
 from titanflow.report.masks import Masks
-from titanflow.runs.results import EvaluateResult, InheritanceRow, TrainResult
+from titanflow.runs.results import InheritanceRow, TrainResult
 
 MASK_ROWS = 3
 """How many conversations each stage shows."""
@@ -44,12 +45,16 @@ class Interval:
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """The model behind a name in the table of scores: a folder, and the SHA-256 of its first weight files."""
+    """The model behind a name in the table of scores: a folder, and the SHA-256 of its first weight files.
+
+    ``mean`` says of which models it is the mean, if it is one.
+    """
 
     name: str
     folder: str
     weights: list[tuple[str, str]]
     more: int
+    mean: str
 
 
 @dataclass(frozen=True)
@@ -66,14 +71,14 @@ def tiles(run: RunContents) -> list[Tile]:
     found = []
     trained = run.trained
     if trained:
-        stage, result = trained[-1]
+        stage, result = next((one for one in trained if one[0].name == run.outcome), trained[-1])
         found.append(Tile("parameters", short(result.parameters), f"{result.model_name} {result.flavor}"))
         tokens = sum(result.tokens for _, result in trained)
         found.append(Tile("tokens trained", short(tokens), " + ".join(stage.name for stage, _ in trained)))
         if result.loss is not None:
             held_out = "" if result.validation_loss is None else f"held out {result.validation_loss:.3f}"
             found.append(Tile(f"{stage.name} loss", f"{result.loss:.3f}", held_out))
-    found += best_scores(run.evaluation)
+    found += best_scores(run)
     if seconds := [stage.seconds for stage in run.stages if stage.seconds is not None]:
         total = sum(seconds)
         time = f"{total / 3600:.1f} h" if total >= 3600 else f"{total / 60:.1f} min"
@@ -81,13 +86,15 @@ def tiles(run: RunContents) -> list[Tile]:
     return found
 
 
-def best_scores(evaluation: EvaluateResult | None) -> list[Tile]:
-    """The first metric of the first two tasks that have one where higher is better; the last model beside the first."""
+def best_scores(run: RunContents) -> list[Tile]:
+    """The first metric of the first two tasks that have one where higher is better; of the run's outcome beside the
+    first model."""
+    evaluation = run.evaluation
     if evaluation is None or not evaluation.scores:
         return []
-    models = list(evaluation.scores)
+    models = columns(evaluation, run.outcome)
     rows: dict[str, Tile] = {}
-    for row in score_rows(evaluation, models[-1]):
+    for row in score_rows(evaluation, run.outcome):
         first, last = row.scores[0], row.scores[-1]
         if row.higher_is_better is not False and row.task not in rows and last.value is not None:
             beside = f", {models[0]} {first.value:.3f}" if len(models) > 1 and first.value is not None else ""
@@ -99,14 +106,14 @@ def result_table(run: RunContents) -> dict[str, Any]:
     evaluation = run.evaluation
     if evaluation is None or not evaluation.scores:
         return {}
-    last = list(evaluation.scores)[-1]
     rows = [
         (row, [(score, interval(score, row.metric)) for score in row.scores])
-        for row in score_rows(evaluation, last)
+        for row in score_rows(evaluation, run.outcome)
         # Of the perplexities only bits per byte compares across tokenizers.
         if not row.metric.endswith("perplexity")
     ]
-    return {"models": columns(evaluation, last), "rows": rows}
+    part = evaluation.part if evaluation.part == "dev" else ""
+    return {"models": columns(evaluation, run.outcome), "rows": rows, "part": part}
 
 
 def evaluated_models(run: RunContents) -> list[EvaluatedModel]:
@@ -114,15 +121,19 @@ def evaluated_models(run: RunContents) -> list[EvaluatedModel]:
     evaluation = run.evaluation
     if evaluation is None or not evaluation.scores:
         return []
-    found, root = [], run.folder.resolve()
-    for name in columns(evaluation, list(evaluation.scores)[-1]):
+    found, root, stage = [], run.folder.resolve(), run.of_kind("evaluate")
+    given = means_of(stage.run.config) if stage and stage.run else {}
+    # Of the best checkpoint of a training the result says which step it is.
+    means = {name: mean for name, mean in given.items() if name not in evaluation.best}
+    for name in columns(evaluation, run.outcome):
         if (folder := evaluation.folders.get(name)) is None:
             continue
         weights = [
             (file, sha256) for file, sha256 in evaluation.digests.get(name, {}).items() if WEIGHTS.fullmatch(file)
         ]
         shown = folder.resolve().relative_to(root) if folder.resolve().is_relative_to(root) else folder
-        found.append(EvaluatedModel(name, str(shown), weights[:SHOWN_WEIGHTS], len(weights[SHOWN_WEIGHTS:])))
+        mean = str(means.get(name, ""))
+        found.append(EvaluatedModel(name, str(shown), weights[:SHOWN_WEIGHTS], len(weights[SHOWN_WEIGHTS:]), mean))
     return found
 
 

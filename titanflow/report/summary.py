@@ -52,8 +52,8 @@ def render_summary(plan: Plan, options: str = "") -> RenderableType:
         parts += unused_rows(plan, training, options or plan.experiment)
     for result in results:
         if isinstance(result, EvaluateResult):
-            parts += [Text(), _scores(result), *_items(result), *_cut(result, plan.folder), *_contamination(result)]
-            parts += _examples(result)
+            parts += [Text(), _scores(result), *_best(result), *_items(result), *_cut(result, plan.folder)]
+            parts += [*_contamination(result), *_examples(result)]
         elif isinstance(result, PublishResult):
             parts += [Text(), _published(result)]
     if line := headline(reconciled(plan)):
@@ -123,6 +123,10 @@ def _scores(result: EvaluateResult) -> Table:
     if result.limit is not None:
         table.caption = f"limited to {result.limit:g} items a task: not comparable"
     return uncut(table)
+
+
+def _best(result: EvaluateResult) -> list[Text]:
+    return [Text(f"{name} is {best}", style="dim", overflow="fold") for name, best in result.best.items()]
 
 
 def _items(result: EvaluateResult) -> list[Text]:

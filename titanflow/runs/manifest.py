@@ -32,6 +32,7 @@ from titanflow.runs.results import (
     TrackerRecord,
     TrainResult,
 )
+from titanflow.runs.scores.best import Best
 
 MANIFEST_FILE = "manifest.json"
 HASHED_UP_TO = 1 << 30
@@ -48,6 +49,7 @@ class StageRecord(BaseModel):
     (None where an older version wrote the entry). ``outputs`` has paths relative to the run's folder where they lie
     below it; ``damaged`` are those that a run found changed. ``kept`` has the changes of the config in spite of which
     the last run used the stage. ``inheritance`` says what a fine-tuning took from its base and what it set itself.
+    ``best`` has the trainings' best checkpoints among the models that an evaluation scored.
     ``forecast`` is what was expected when the stage began. ``parents`` are the digests of the earlier stages' results
     and, as ``<run>/pretrain``, of the night's that it continues.
     """
@@ -63,6 +65,7 @@ class StageRecord(BaseModel):
     digest: str = ""
     parents: dict[str, str] = Field(default_factory=dict)
     inheritance: list[InheritanceRow] = Field(default_factory=list)
+    best: dict[str, Best] = Field(default_factory=dict)
     forecast: dict[str, Any] = Field(default_factory=dict)
     prefect_run: str = ""
     trackers: dict[str, TrackerRecord] = Field(default_factory=dict)
@@ -171,6 +174,7 @@ class Manifest(BaseModel):
         record.digest = file_digest(run.folder / RESULT_FILE)
         record.trackers = getattr(result, "trackers", {})
         record.inheritance = getattr(result, "inheritance", [])
+        record.best = result.best if isinstance(result, EvaluateResult) else {}
         self.stages[run.stage] = record
         self._write()
 

@@ -12,8 +12,10 @@ from pydantic import BaseModel, Field, TypeAdapter, model_validator
 
 from titanflow.common.files import write_text_atomically
 from titanflow.files.own_files import read_mapping, readable
-from titanflow.runs.contamination import Contamination
 from titanflow.runs.contract import KIND_OF, RESULT_FILE, RUN_FILE, Strict, TrainedKind, told_from
+from titanflow.runs.scores.best import Best
+from titanflow.runs.scores.contamination import Contamination
+from titanflow.runs.scores.cut import CutPrompts
 
 NOT_INHERITED = "Not inherited: optimizer state, scheduler, step, data position"
 STDERR = "_stderr"
@@ -108,7 +110,7 @@ class TrainResult(Strict):
     of an sft. With LoRA ``trainable_parameters`` counts adapters and saved modules (None: all parameters are trained),
     ``checkpoint`` holds these alone, ``export`` has them merged, and ``adapter`` is the folder that ``peft`` loads, if
     one was asked for. ``base_model`` is the Hub's repository that training started from (empty if none).
-    ``mean_of`` are the models that were averaged (none for one that was trained).
+    ``mean_of`` are the models that were averaged (none for one that was trained); ``best`` says why it is this one.
     With ``ema`` the weights of ``checkpoint`` and ``export`` are the moving mean of the trained ones, whose
     ``validation_loss`` it is. ``peak_memory_bytes`` is the first rank's in its last attempt (None if that only
     exported).
@@ -141,6 +143,7 @@ class TrainResult(Strict):
     inheritance: list[InheritanceRow] = Field(default_factory=list)
     base_model: str = ""
     mean_of: list[Averaged] = Field(default_factory=list)
+    best: Best | None = None
     trackers: dict[str, TrackerRecord] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
 
@@ -157,18 +160,6 @@ class Greedy(Strict):
     continuation: list[int]
 
 
-class CutPrompts(Strict):
-    """A task's items whose prompt was longer than the model's context; the longest lost ``tokens``."""
-
-    prompts: int
-    of: int
-    tokens: int
-    longest: int
-
-    def __str__(self) -> str:
-        return f"{self.prompts} of {self.of} prompts cut, up to {self.tokens} tokens of {self.longest}"
-
-
 class EvaluateResult(Strict):
     """Scores of each model side by side.
 
@@ -176,8 +167,9 @@ class EvaluateResult(Strict):
     evaluated file, ``greedy[model]`` the model's continuation of a prompt, ``cut[model][task]`` the prompts that didn't
     fit. ``reference[task]`` is the bits per byte that ``xz`` needs for the task's text. ``part`` names the held-out
     rows that the prepared items are, ``left_out`` counts its rows that can't be items, by reason. ``contamination``
-    says which items the models were trained on (None if nobody looked). With the backend ``native`` folders and digests
-    are those of checkpoints, and nothing publishable was scored.
+    says which items the models were trained on (None if nobody looked). ``best[model]`` says which checkpoint a model
+    is, and why, if it is the best of a training. With the backend ``native`` folders and digests are those of
+    checkpoints, and nothing publishable was scored.
     """
 
     stage: str = "evaluate"
@@ -192,6 +184,7 @@ class EvaluateResult(Strict):
     task_versions: dict[str, str] = Field(default_factory=dict)
     higher_is_better: dict[str, dict[str, bool]] = Field(default_factory=dict)
     cut: dict[str, dict[str, CutPrompts]] = Field(default_factory=dict)
+    best: dict[str, Best] = Field(default_factory=dict)
     reference: dict[str, float] = Field(default_factory=dict)
     examples: list[dict[str, str]] = Field(default_factory=list)
     limit: float | None = None

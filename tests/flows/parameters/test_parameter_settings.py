@@ -32,3 +32,8 @@ def test_a_run_is_called_what_it_is():
         run_title("stdlib", "main", settings)
         == "stdlib/main pretrain.steps=200 on_stale=rerun sft.lora.rank=8 and 1 more"
     )
+
+
+def test_a_name_has_values_as_the_command_line_takes_them():
+    settings = {"modules.publish": None, "only": ["sft"], "publish.dry_run": True}
+    assert run_title("chain", "main", settings) == 'chain/main modules.publish=null only=["sft"] publish.dry_run=true'

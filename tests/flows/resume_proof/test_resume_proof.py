@@ -124,3 +124,25 @@ def test_data_that_nobody_recorded_is_not_taken_for_equal(right: Path, tmp_path:
 def test_a_stage_that_never_finished_is_no_proof(right: Path, tmp_path: Path) -> None:
     write_training(tmp_path / "killed" / "pretrain", LOSSES)
     assert set(failed(compare(right, tmp_path / "killed"))) == {"evaluate", "publish"}
+
+
+def test_checkpoints_that_both_scored_on_the_way_have_the_same_scores(right: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    write_training(killed / "pretrain", LOSSES)
+    write_rest(killed, 0.5, "made on Monday")
+
+    def score(run: Path, values: dict[int, float | None]) -> None:
+        scored = [
+            {"step": step, **({"failed": "gone"} if value is None else {"scores": {"kind": {"acc": value}}})}
+            for step, value in values.items()
+        ]
+        records_of(run / "pretrain", "evaluations.jsonl", scored)
+
+    score(right, {2: 0.25, 3: None, 4: 0.5})
+    score(killed, {2: 0.25, 4: None})
+    (check,) = [one for one in compare(right, killed) if one.name == "pretrain: scores on the way"]
+    assert (check.passed, check.found) == (True, "1 scores equal")
+    score(killed, {2: 0.26, 3: 0.5})
+    assert failed(compare(right, killed)) == {
+        "pretrain: scores on the way": "1 of 1 scores differ: step 2 kind acc: 0.25 → 0.26"
+    }

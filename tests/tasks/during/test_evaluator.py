@@ -36,8 +36,10 @@ if order:
         (folder.parent / "waiting").touch()
         signal.pause()
     os.kill(os.getpid(), getattr(signal, order[0]))
-scores = {name: {"t": {"acc": 0.5, "other": float("nan")}}}
-write_result(folder, EvaluateResult(stage="pretrain-during", scores=scores, folders={}, digests={}))
+value = folder.parent / f"acc-{name}"
+acc = float(value.read_text()) if value.exists() else 0.5
+found = {"scores": {name: {"t": {"acc": acc, "other": float("nan")}}}, "higher_is_better": {"t": {"acc": True}}}
+write_result(folder, EvaluateResult(stage="pretrain-during", part="dev", folders={}, digests={}, **found))
 """
 
 
@@ -50,7 +52,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StagePlan:
     monkeypatch.setattr(evaluator, "MODULE", "scores_as_told")
     root = Path(evaluator.__file__).parents[2]
     monkeypatch.setenv("PYTHONPATH", f"{program.parent}{os.pathsep}{root}")
-    config = {"during": {"every": 4, "device": "cpu"}, "training": {"steps": 12}}
+    config = {"during": {"every": 4, "device": "cpu", "limit": 2}, "training": {"steps": 12}}
     common = {"experiment": "tiny", "run": "main"}
     run = StageRun(stage="pretrain", folder=tmp_path / "pretrain", config=config, **common)
     during = StageRun(
@@ -186,3 +188,37 @@ def test_lines_are_whole_json(plan: StagePlan) -> None:
     during_of(plan).finish()
     for line in (plan.run.folder / EVALUATIONS_FILE).read_text(encoding="utf-8").splitlines():
         json.loads(line)
+
+
+def held(plan: StagePlan) -> list[str]:
+    return sorted(path.name for path in plan.during.folder.glob("*step-*"))
+
+
+def test_the_best_so_far_is_held_whatever_retention_does(plan: StagePlan) -> None:
+    plan.best = "dev/t/acc"
+    for step, acc in ((4, 0.6), (8, 0.7), (12, 0.7)):
+        (plan.run.folder / f"acc-step-{step}").write_text(str(acc), encoding="utf-8")
+    save(plan, 4)
+    during = during_of(plan)
+    during()
+    while during._process is not None:
+        during._process.wait(0.05)
+        during()
+    assert held(plan) == ["step-4"]
+    shutil.rmtree(plan.run.folder / "checkpoint" / "step-4")
+    save(plan, 8, 12)
+    during.finish()
+    # Of the two best ones the earlier.
+    assert held(plan) == ["step-8"]
+
+
+def test_a_run_that_was_killed_holds_the_best_alone(plan: StagePlan) -> None:
+    save(plan, 4, 8, 12)
+    during_of(plan).finish()
+    assert held(plan) == []
+    # The next start asks for the best, of which the scores are there; a kill left one held that is scored.
+    write_checkpoint(plan.during.folder / "step-12")
+    plan.best = "dev/t/acc"
+    during_of(plan).finish()
+    assert asked(plan) == ["step-4", "step-8", "step-12"]
+    assert held(plan) == ["step-4"]

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import killed_scoring
 import pytest
 import yaml
 from tiny_experiment import ROOT, write_tiny_experiment
 
 from tasks import stage_task
+from tasks.during import evaluator
 from tasks.stage_task import run_stage
 from tasks.ui import progress
 from titan.tracking.wandb_files import recordings, steps
@@ -45,14 +47,18 @@ metadata: {{version: 1.0}}
 
 @pytest.fixture
 def configs(tmp_path: Path) -> Path:
-    """The tiny experiment with a pretraining that keeps its last two checkpoints, and one task of exact scores."""
+    """The tiny experiment with a pretraining that keeps its last two checkpoints, and one task of exact scores.
+
+    Their mean is evaluated, too; it can't be made before the pretraining is done.
+    """
     folder = write_tiny_experiment(tmp_path)
     (folder / "evals" / "tiny_bytes.yaml").write_text(BYTES.format(root=tmp_path), encoding="utf-8")
     path = folder / "experiments" / "tiny.yaml"
     experiment = yaml.safe_load(path.read_text(encoding="utf-8"))
     modules: dict[str, Any] = experiment["modules"]
     del modules["sft"], modules["publish"]
-    modules["evaluate"]["overrides"] |= {"models": ["base"], "tasks": ["tiny_colour", "tiny_bytes"], "chat": False}
+    models = {"pretrain": "pretrain", "mean": {"mean": {"of": "pretrain", "last": 2}}}
+    modules["evaluate"]["overrides"] |= {"models": models, "tasks": ["tiny_colour", "tiny_bytes"], "chat": False}
     modules["pretrain"]["overrides"]["metrics"]["enable_wandb"] = True
     path.write_text(yaml.safe_dump(experiment), encoding="utf-8")
     return folder
@@ -87,8 +93,12 @@ def standalone(scored: Path, checkpoint: Path, folder: Path) -> EvaluateResult:
     return result
 
 
-def test_training_is_untouched_and_scores_are_those_of_an_evaluation(configs: Path, tmp_path: Path) -> None:
+def test_training_is_untouched_and_scores_are_those_of_an_evaluation_though_one_dies(
+    configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = trained(configs, "plain", {})
+    monkeypatch.setattr(evaluator, "MODULE", killed_scoring.__name__)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{Path(killed_scoring.__file__).parent}")
     scored = trained(configs, "scored", {f"pretrain.during.{key}": value for key, value in DURING.items()})
     losses = [
         [(one["step"], one.get("loss"), one.get("grad_norm"), one.get("validation_loss")) for one in read_metrics(file)]
@@ -100,6 +110,7 @@ def test_training_is_untouched_and_scores_are_those_of_an_evaluation(configs: Pa
     assert [(one["step"], one["tasks"], one["limit"]) for one in records] == [
         (n, ["tiny_bytes"], 5) for n in (4, 8, 12)
     ]
+    print((scored / killed_scoring.KILL).read_text(encoding="utf-8"))
     expected = standalone(scored, plain / "checkpoint" / "step-12", tmp_path / "standalone")
     value = expected.scores["it"]["tiny_bytes"]["bits_per_byte"]
     assert records[-1]["scores"]["tiny_bytes"]["bits_per_byte"] == pytest.approx(value, abs=1e-6)

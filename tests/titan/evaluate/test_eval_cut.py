@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from titan.evaluate.cut import cut_prompts
-from titanflow.runs.results import CutPrompts
+from titanflow.runs.scores.cut import CutPrompts
 
 # A token a character, a context of 20, and 5 tokens to generate unless a task says otherwise.
 LM = SimpleNamespace(max_length=20, max_gen_toks=5, tok_encode=list)

@@ -1,6 +1,8 @@
 """An evaluation that fails keeps what it has scored, and the next one goes on with what is missing."""
 
 import json
+import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,8 @@ from tiny_evaluation import Trained, evaluation, samples, write_trained
 import titan.evaluate.evaluate
 from titan.evaluate.evaluate import evaluate_stage
 from titan.evaluate.kept import KEPT_FOLDER
-from titanflow.runs.contamination import Contamination, TaskLeaks
 from titanflow.runs.contract import StageRun
+from titanflow.runs.scores.contamination import Contamination, TaskLeaks
 
 pytestmark = pytest.mark.slow
 TASKS = ["tiny_kind", "tiny_module"]
@@ -62,9 +64,11 @@ def fail(run: StageRun, monkeypatch: pytest.MonkeyPatch, task: str) -> None:
 
 
 def test_a_rerun_goes_on_with_what_is_missing(
-    run: StageRun, computed: list[str], monkeypatch: pytest.MonkeyPatch
+    run: StageRun, computed: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "titanflow.evaluate")
     whole = evaluate_stage(run)
+    assert "before this start" not in caplog.text
     answered = samples(run, "sft", "tiny_kind")
     del computed[:]
     fail(run, monkeypatch, "tiny_module")
@@ -75,6 +79,7 @@ def test_a_rerun_goes_on_with_what_is_missing(
     again = evaluate_stage(run)
 
     assert computed == TASKS
+    assert re.findall(r"(\w+) was scored before this start", caplog.text) == ["tiny_kind"]
     assert (again.scores, again.samples, again.n_shot) == (whole.scores, whole.samples, whole.n_shot)
     assert again.examples == whole.examples
     assert samples(run, "sft", "tiny_kind") == answered

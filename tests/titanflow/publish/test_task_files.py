@@ -17,8 +17,8 @@ from titanflow.publish.card.score_commands import drawn_tasks, score_commands
 from titanflow.publish.lineage import EvaluatedStage, read_evaluated, read_lineage
 from titanflow.publish.publish import publish
 from titanflow.publish.task_files import scored_numbers, suite_files, task_files
-from titanflow.runs.contamination import Contamination, TaskLeaks
 from titanflow.runs.contract import PreparedData, StageRun
+from titanflow.runs.scores.contamination import Contamination, TaskLeaks
 
 OUTPUT = {"output_type": "multiple_choice", "doc_to_text": "{{q}}", "doc_to_choice": ["a", "b"], "doc_to_target": 0}
 

@@ -3,10 +3,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from reported_run import evaluation, write_plan, write_training
 
 from titanflow.publish.card.score_table import Score
 from titanflow.report.contents import read_contents
-from titanflow.report.sections import Interval, inheritance, interval, tiles, timings
+from titanflow.report.render import render_report
+from titanflow.report.sections import Interval, evaluated_models, inheritance, interval, result_table, tiles, timings
+from titanflow.runs.contract import StageRun
+from titanflow.runs.results import write_result
 
 
 def test_the_head_s_figures(run_folder: Path) -> None:
@@ -18,6 +22,31 @@ def test_the_head_s_figures(run_folder: Path) -> None:
         "colour": ("0.900", "acc, base 0.500"),
         "time": ("2.5 min", "5 stages"),
     }
+
+
+def test_the_head_and_the_table_are_about_the_model_that_is_published(run_folder: Path) -> None:
+    write_training(run_folder, "sft_slow", kind="sft", loss=2.0)
+    write_plan(run_folder, ["pretrain", "sft", "sft_slow", "evaluate", "publish"])
+    scores = evaluation().scores | {"average": {"colour": {"acc": 0.7}, "text": {"bits_per_byte": 2.5}}}
+    write_result(run_folder / "evaluate", evaluation(scores=scores, part="dev"))
+    # Before it begins to publish, nothing says which model that is.
+    assert [read_contents(run_folder).outcome, result_table(read_contents(run_folder))["models"][-1]] == ["average"] * 2
+    run = {"stage": "publish", "experiment": "tiny", "run": "main", "folder": run_folder / "publish"}
+    StageRun(**run, config={"model": "sft"}).write()
+    contents = read_contents(run_folder)
+    found = {tile.label: (tile.value, tile.note) for tile in tiles(contents)}
+    assert found["colour"] == ("0.900", "acc, base 0.500")
+    assert found["sft loss"] == ("1.000", "held out 1.250")
+    table = result_table(contents)
+    assert (table["models"], table["part"]) == (["base", "average", "sft"], "dev")
+    means = {"average": {"mean": ["sft", "sft_slow"]}}
+    folder = run_folder / "evaluate"
+    StageRun(stage="evaluate", experiment="tiny", run="main", folder=folder, config={"means": means}).write()
+    folders = {name: run_folder / name / "export" for name in scores}
+    write_result(folder, evaluation(scores=scores, part="dev", folders=folders))
+    told = {one.name: one.mean for one in evaluated_models(read_contents(run_folder))}
+    assert told == {"base": "", "average": "the mean of sft and sft_slow", "sft": ""}
+    assert "<h2>Results on the dev part</h2>" in render_report(run_folder)
 
 
 def test_bars_are_shares_of_the_longest(run_folder: Path) -> None:

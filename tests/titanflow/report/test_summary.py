@@ -11,13 +11,13 @@ from titanflow.report.summary import curve, losses, render_summary, shown_metric
 from titanflow.runs.contract import StageRun
 from titanflow.runs.manifest import Manifest, StageRecord
 from titanflow.runs.results import (
-    CutPrompts,
     EvaluateResult,
     GateDecision,
     PublishResult,
     Threshold,
     write_result,
 )
+from titanflow.runs.scores.cut import CutPrompts
 
 
 def test_a_falling_loss_is_a_falling_line() -> None:

@@ -54,15 +54,17 @@ def model_loadings(run: StageRun, settings: Evaluate) -> dict[str, Loading]:
 
 
 def make_means(run: StageRun) -> None:
-    """Makes the means among the models, each in a folder of the run, as a stage's that has finished."""
+    """Makes the means among the models, and the best checkpoints, each in a folder as a stage's that has finished."""
     if not (means := means_of(run.config)):
         return
     # It imports torchtitan, which nothing else needs to evaluate an export.
-    from titan.weights.mean import make_mean
+    from titan.weights.mean import make_mean, unscored_steps
 
     for name, mean in means.items():
-        if make_mean(name, mean, run.stages, run.stages[name]):
-            logger.info("%s is the mean of %s", name, " and ".join(mean.stages))
+        for step, reason in unscored_steps(mean, run.stages).items():
+            logger.warning("step %d of %s has no score, so it can't be the best: %s", step, mean.stages[0], reason)
+        if made := make_mean(name, mean, run.stages, run.stages[name]):
+            logger.info("%s is %s", name, made.best or mean)
 
 
 def _loading(run: StageRun, name: str, given: str | None, settings: Evaluate) -> Loading:

@@ -18,7 +18,10 @@ ONLY_TEXT = ("text_column", "document", "streaming")
 """Keys that have no meaning for conversations."""
 ONLY_DATASETS = {"config": None, "split": "train", "revision": None}
 """Keys of datasets alone, with no meaning for files and built-in sources; with their defaults."""
-KINDS = {"stdlib": "text", "stdlib_chats": "chat", "stdlib_pairs": "pairs", "stdlib_evals": "evals"}
+KINDS = {
+    **{"stdlib": "text", "stdlib_documented": "text"},
+    **{"stdlib_chats": "chat", "stdlib_pairs": "pairs", "stdlib_evals": "evals"},
+}
 """The kind of rows in each built-in source."""
 
 

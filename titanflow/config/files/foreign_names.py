@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from titanflow.config.keys.experiment import BASE_KEYS
+from titanflow.runs.contract import KIND_OF
+
 Home = Literal["training", "evaluate", "publish", "experiment"]
 _OTHER_STAGES = ("evaluate", "publish")
 
@@ -28,10 +31,13 @@ class Foreign:
 
     @property
     def stage(self) -> str:
-        """The stage that has the key; of the training stages pretrain, unless it is about fine-tuning alone."""
+        """The stage that has the key; of the training stages pretrain, unless it is about another one alone."""
         if self.home != "training":
             return self.home
-        return "sft" if self.key.partition(".")[0] in ("sft", "lora", "chat") else "pretrain"
+        section = self.key.partition(".")[0]
+        if section == "prefer":
+            return section
+        return "sft" if section in (*BASE_KEYS, "lora", "chat") else "pretrain"
 
 
 FOREIGN = (
@@ -120,10 +126,10 @@ FOREIGN = (
     # What fine-tuning starts from.
     Foreign(
         "init_from_model model_name_or_path base_model pretrained_model_name_or_path init_from",
-        "sft.base",
+        "base",
         "a module, a finished stage's folder, or a model in transformers' format; pretraining begins anew",
     ),
-    Foreign("model_revision revision_of_model", "sft.base_revision"),
+    Foreign("model_revision revision_of_model", "base_revision"),
     Foreign(
         "resume_from_checkpoint auto_resume_from_checkpoints resume",
         "",
@@ -157,7 +163,7 @@ FOREIGN = (
         "chat.turns",
         "no token of the user's is ever trained; all of the assistant's turns, or the last",
     ),
-    Foreign("special_tokens new_special_tokens add_tokens", "sft.new_special_tokens"),
+    Foreign("special_tokens new_special_tokens add_tokens", "tokenizer.new_special_tokens"),
     # Adapters.
     Foreign("lora_r lora_rank lora.r peft.r", "lora.rank"),
     Foreign("peft.enabled use_peft use_lora adapter finetuning_type peft peft_config", "lora.rank", "0 is no LoRA"),
@@ -172,10 +178,45 @@ FOREIGN = (
         "",
         "no base is quantised; LoRA (lora.rank) trains beside one in its own precision",
     ),
+    # Preferences.
+    Foreign(
+        "stage train_type",
+        "",
+        "a module's entry says what it trains: `mine: {stage: prefer, base: sft, …}`; adapters are lora.rank",
+    ),
+    Foreign("rl rlhf_type pref_loss loss_type dpo_loss_type", "prefer.loss", "dpo, elsewhere sigmoid, or ipo"),
+    Foreign("dpo_beta pref_beta rl_beta dpo.beta ref_policy_kl_penalty", "prefer.beta"),
+    Foreign("dpo_label_smoothing", "prefer.label_smoothing"),
+    Foreign(
+        "rpo_alpha pref_ftx simpo_gamma orpo_alpha ld_alpha dpop_lambda f_divergence_type use_weighting",
+        "",
+        "prefer.loss is dpo or ipo, and has no other terms",
+    ),
+    Foreign(
+        "ref_model reference_model ref_model_name_or_path reference_model_name_or_path "
+        "precompute_ref_log_probs reference_free sync_ref_model",
+        "",
+        "the reference is the stage's base, whose log-probabilities are computed once",
+    ),
+    Foreign("max_prompt_length max_completion_length", "training.seq_len", "prompt and one answer together"),
+    Foreign(
+        "chosen rejected field_chosen field_rejected field_prompt chosen_column rejected_column prompt_column",
+        "data.columns",
+        "{chosen: good, rejected: bad}",
+    ),
+    Foreign("ranking", "data.kind", "pairs"),
     # Checkpoints, metrics, validation.
     Foreign("save_steps save_interval checkpoint_interval save_every", "checkpoint.interval"),
     Foreign("save_strategy", "checkpoint.interval", "in steps"),
     Foreign("save_total_limit keep_last_n_checkpoints", "checkpoint.keep_latest_k"),
+    Foreign("ema_decay use_ema", "training.ema", "unset, no mean is kept"),
+    Foreign(
+        "load_best_model_at_end metric_for_best_model save_best save_best_model",
+        "checkpoint.best",
+        "dev/task/metric, which the training's during measures",
+        "publish",
+    ),
+    Foreign("greater_is_better", "", "an evaluation task's metric says so itself"),
     Foreign("eval_steps eval_interval evaluation_interval eval_every run_val_every_n_steps", "validation.freq"),
     Foreign("eval_strategy evaluation_strategy do_eval", "validation.enable"),
     Foreign("eval_iters", "validation.steps"),
@@ -203,9 +244,20 @@ FOREIGN = (
         "`ignore: primus` in the experiment leaves out all that only Primus reads",
     ),
 )
-"""Names of transformers and TRL, axolotl, LLaMA-Factory, torchtune, nanoGPT, nanochat, Megatron and Primus."""
+"""Names of transformers, TRL, axolotl, LLaMA-Factory, ms-swift, torchtune, nanoGPT, nanochat, Megatron and Primus."""
 
-_BY_NAME = {name: entry for entry in FOREIGN for name in entry.names.split()}
+_MOVED = (
+    Foreign("sft.base", "", "a base has no section: `base:` stands beside `config:`, in a module file at its top"),
+    Foreign("sft.base_revision", "", "it has no section: `base_revision:` stands beside `base:`"),
+    Foreign("sft.allow_longer_context", "training.allow_longer_context"),
+    Foreign("sft.change_rope", "model.change_rope"),
+)
+"""Keys of this project that stood elsewhere."""
+KINDS = {"dpo": "prefer", "ipo": "prefer", "rlhf": "prefer", "pt": "pretrain", "cpt": "pretrain"}
+"""Their names of stages, and the kind of stage that does the same here."""
+VALUES = {"sigmoid": "dpo"}
+"""Their words for a choice, and the word here."""
+_BY_NAME = {name: entry for entry in (*FOREIGN, *_MOVED) for name in entry.names.split()}
 
 
 def foreign_hint(keys: Iterable[str], known: Iterable[str], prefix: str) -> str:
@@ -238,6 +290,9 @@ def _names(key: str) -> Iterator[str]:
 
 def _place(entry: Foreign, key: str, known: set[str], prefix: str) -> str:
     """The key to write in place of ``key``: one of the same section, if there is such a key."""
+    module = prefix.removeprefix("modules.").rstrip(".")
+    if entry.stage == "prefer" and KIND_OF.get(module, "prefer") != "prefer":
+        return f"modules.prefer.overrides.{entry.key}"
     section, last = key.rpartition(".")[0], entry.key.rpartition(".")[2]
     sibling = f"{section}.{last}" if section else last
     for own in (sibling, entry.key):
@@ -245,8 +300,8 @@ def _place(entry: Foreign, key: str, known: set[str], prefix: str) -> str:
             return f"{prefix}{own}"
     if entry.home == "experiment":
         return entry.key
-    module = prefix.removeprefix("modules.").rstrip(".")
     is_home = bool(module) and (module not in _OTHER_STAGES if entry.home == "training" else module == entry.home)
     if is_home and not prefix.startswith("modules."):
         return f"{prefix}{entry.key}"
-    return f"modules.{module if is_home else entry.stage}.overrides.{entry.key}"
+    place = f"modules.{module if is_home else entry.stage}"
+    return f"{place}.{entry.key}" if entry.key in BASE_KEYS else f"{place}.overrides.{entry.key}"

@@ -108,6 +108,16 @@ class Gate:
 
 
 @dataclass
+class Chosen:
+    """Which checkpoint of the published training it is; unset, the last."""
+
+    best: str | None = None
+    """`dev/task/metric`: the best by a metric that the training's `during` measured on the dev part; of equal ones the
+    earliest. The evaluation exports and scores it as a model of its own, `<model>.best`. It stays beside those of
+    `checkpoint.keep_latest_k`."""
+
+
+@dataclass
 class Publish:
     """The publish module: a folder, or one commit and a tag on the Hub."""
 
@@ -124,6 +134,8 @@ class Publish:
     """The tag that marks what is published; unset, the run's name, or experiment-run where the branch has that name."""
     model: str = "sft"
     """The module whose export is published."""
+    checkpoint: Chosen = field(default_factory=Chosen)
+    """Which of its checkpoints, if not the last."""
     license: str = "apache-2.0"
     """The licence's identifier on the Hub; `other` for one that the Hub doesn't list."""
     license_name: str | None = None

@@ -1,6 +1,7 @@
 """The mean of models as an experiment writes it: ``{mean: [a, b], weights: [0.5, 0.5]}``, or of a stage's checkpoints.
 
-An evaluation names it among its ``models``; a publication may name it then as its ``model``.
+An evaluation names it among its ``models``; a publication may name it then as its ``model``. The best checkpoint of a
+stage (:mod:`titanflow.config.means.best`) is a mean of one model: ``{best: {of: pretrain, by: dev/task/metric}}``.
 """
 
 from __future__ import annotations
@@ -16,20 +17,39 @@ SUM_TO = 1e-6
 
 @dataclass(frozen=True)
 class Mean:
-    """The stages whose last weights are averaged, each with its weight; with ``last`` that many checkpoints of one."""
+    """The stages whose last weights are averaged, each with its weight; with ``last`` that many checkpoints of one.
+
+    With ``by``, ``dev/task/metric``, it is one checkpoint of one stage: the best by that.
+    """
 
     stages: tuple[str, ...]
     weights: tuple[float, ...]
     last: int = 0
+    by: str = ""
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any]) -> Mean:
         """A recipe that was found sound (:mod:`titanflow.config.means.settle`)."""
+        if best := recipe.get("best"):
+            return cls((best["of"],), (1.0,), by=best["by"])
         given = recipe["mean"]
         if isinstance(given, Mapping):
             return cls((given["of"],), (1 / given["last"],) * given["last"], given["last"])
         weights = recipe.get("weights") or [1 / len(given)] * len(given)
         return cls(tuple(given), tuple(map(float, weights)))
+
+    def __str__(self) -> str:
+        """As ``the mean of sft_a and sft_b``, with the weights where they differ."""
+        if self.by:
+            return f"the best checkpoint of {self.stages[0]} by {self.by}"
+        if self.last:
+            return f"the mean of the last {self.last} checkpoints of {self.stages[0]}"
+        are_alike = len(set(self.weights)) == 1
+        parts = [
+            stage if are_alike else f"{stage} ({weight:g})"
+            for stage, weight in zip(self.stages, self.weights, strict=True)
+        ]
+        return f"the mean of {' and '.join(parts)}"
 
 
 def means_of(config: Mapping[str, Any]) -> dict[str, Mean]:
@@ -37,9 +57,14 @@ def means_of(config: Mapping[str, Any]) -> dict[str, Mean]:
     return {name: Mean.of(recipe) for name, recipe in (config.get("means") or {}).items()}
 
 
+def best_of(config: Mapping[str, Any]) -> dict[str, Mean]:
+    """Those of the means that are the best checkpoint of a stage."""
+    return {name: mean for name, mean in means_of(config).items() if mean.by}
+
+
 def base_mean(config: Mapping[str, Any]) -> Mean | None:
     """The mean that a training starts from; None where it starts from anything else."""
-    named = (config.get("sft") or {}).get("base")
+    named = config.get("base")
     return Mean.of(named) if isinstance(named, Mapping) else None
 
 

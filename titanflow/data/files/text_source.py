@@ -29,13 +29,16 @@ from titanflow.data.files.sources import (
 )
 from titanflow.data.files.spans import Span
 from titanflow.data.parts.work import Work
-from titanflow.data.stdlib import text as stdlib_text
+from titanflow.data.stdlib.documented import documented
+from titanflow.data.stdlib.text import documents
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 TEXT = "text"
 """The column that holds a document."""
+BUILT_IN = {"stdlib": documents, "stdlib_documented": documented}
+"""What reads the documents of each built-in source of text: at most so many of a part, each with its file."""
 
 
 def load_text(data: Data, work: Work) -> Source:
@@ -143,9 +146,11 @@ def _texts(
 def _built_in(data: Data) -> Source:
     from datasets import Dataset
 
-    if data.source != "stdlib":
-        raise DataError(Problem(f"there is no text in the source {data.source}", "data.source", expected="stdlib"))
-    found = stdlib_text.documents(data.part or "train", data.limit)
+    read = BUILT_IN.get(data.source or "")
+    if read is None:
+        expected = " or ".join(BUILT_IN)
+        raise DataError(Problem(f"there is no text in the source {data.source}", "data.source", expected=expected))
+    found = read(data.part or "train", data.limit)
     columns = {TEXT: [text for text, _ in found], PIECE: range(len(found)), PLACE: [1] * len(found)}
     return Source(Dataset.from_dict(columns), [SourceFile(str(file), "line") for _, file in found])
 

@@ -13,11 +13,9 @@ from titanflow.config.experiment import Experiment
 from titanflow.config.keys.launcher import Launcher
 from titanflow.config.keys.training import is_divided
 from titanflow.config.module import Module
-from titanflow.runs.contract import PreparedData, StageRun
+from titanflow.runs.contract import DURING_FOLDER, PreparedData, StageRun
 from titanflow.runs.tracker_record import KEYS
 
-FOLDER = "during"
-"""In a training stage's folder: the evaluation's own, and the checkpoints that wait for it, ``step-N``."""
 MODULE = "titan.evaluate.during"
 OWN = ("tasks", "limit")
 """The settings of the evaluation that stand in the training's section ``during``."""
@@ -40,6 +38,7 @@ def _derived(module: Module, evaluate: Module) -> Module:
     config = copy.deepcopy(evaluate.config) | {
         "limit": during["limit"],
         "models": {},
+        "means": {},
         "remote_code": {},
         "backend": "native",
         "device": None,
@@ -56,7 +55,13 @@ def _derived(module: Module, evaluate: Module) -> Module:
         config["data"]["part"] = "dev"
         origins["data.part"] = "during: choices are made by the dev part"
     derived = replace(
-        evaluate, name=f"{module.name}.{FOLDER}", config=config, origins=origins, named={}, ignored=[], warnings=[]
+        evaluate,
+        name=f"{module.name}.{DURING_FOLDER}",
+        config=config,
+        origins=origins,
+        named={},
+        ignored=[],
+        warnings=[],
     )
     if problems := check_module(derived):
         raise ConfigError(problems)
@@ -66,13 +71,13 @@ def _derived(module: Module, evaluate: Module) -> Module:
 def during_run(training: StageRun, derived: Module, data: PreparedData | None) -> StageRun:
     """The evaluation's ``run.yaml`` without a model; ``data`` are its prepared items."""
     return StageRun(
-        stage=f"{training.stage}-{FOLDER}",
+        stage=f"{training.stage}-{DURING_FOLDER}",
         kind="evaluate",
         experiment=training.experiment,
         run=training.run,
         work_group=training.work_group,
         user_name=training.user_name,
-        folder=training.folder / FOLDER,
+        folder=training.folder / DURING_FOLDER,
         config=derived.config,
         origins=derived.origins,
         data=data or PreparedData(),

@@ -10,6 +10,7 @@ from titanflow.architectures.huggingface import is_hugging_face
 from titanflow.common.errors import Problem
 from titanflow.common.files import expanded
 from titanflow.config.files.chat_template import template_of
+from titanflow.config.means.recipe import means_of
 from titanflow.config.module import Module
 from titanflow.evals.asked_as_chat import asked_as_chat
 from titanflow.evals.asked_tasks import AskedTasks
@@ -41,7 +42,8 @@ def _folder(run: StageRun, name: str, runs: Mapping[str, StageRun]) -> Path | No
     if isinstance(models, dict):
         folder: Path | None = expanded(models[name])
     else:
-        folder = run.stages.get(name)
+        mean = means_of(run.config).get(name)
+        folder = run.stages.get(mean.stages[0] if mean is not None else name)
         planned = next((one for one in runs.values() if one.folder == folder), None)
         if planned is not None:
             return _given(runs) if planned.kind == "pretrain" else None

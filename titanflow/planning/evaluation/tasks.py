@@ -11,7 +11,7 @@ from titanflow.common.files import expanded
 from titanflow.config.division import sources
 from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.config.module import Module
-from titanflow.config.stages import module_of, named_module
+from titanflow.config.stages import model_module, module_of
 from titanflow.data.fingerprints import data_files as files_read
 from titanflow.data.held_out.eval_items import ITEMS_FILE, item_names, named_files
 from titanflow.data.stdlib import evals
@@ -188,7 +188,7 @@ def _warnings(module: Module, modules: Mapping[str, Module], run: StageRun, aske
 
 def _asks(name: str, modules: Mapping[str, Module]) -> bool:
     """Whether a model of the experiment was trained on conversations."""
-    module = named_module(name, modules)
+    module = model_module(name, modules)
     return module is not None and module.kind != "pretrain"
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.common.files import write_text_atomically
-from titanflow.planning.evaluation.during import FOLDER
 from titanflow.runs.checkpoints import step_folders
-from titanflow.runs.contract import EXPORT_FOLDER, METRICS_FILE, RESULT_FILE, RUN_FILE, StageRun
+from titanflow.runs.contract import DURING_FOLDER, EXPORT_FOLDER, METRICS_FILE, RESULT_FILE, RUN_FILE, StageRun
 from titanflow.runs.metrics import EVALUATIONS_FILE, SAMPLES_FILE, read_metrics
 
 RECORDS = (METRICS_FILE, EVALUATIONS_FILE, SAMPLES_FILE)
@@ -41,10 +40,10 @@ def part_with(run: StageRun, begins: int, superseded: Path) -> Path | None:
 
 
 def _forget_scores(run: StageRun, begins: int) -> None:
-    """Drops scores and answers of later steps, and checkpoints that wait for a score: these steps are made anew."""
+    """Drops scores and answers of later steps, and checkpoints that are held: these steps are made anew."""
     for name in (EVALUATIONS_FILE, SAMPLES_FILE):
         _keep(run.folder / name, lambda record: record["step"] <= begins)
-    for step, path in step_folders(run.folder / FOLDER).items():
+    for step, path in step_folders(run.folder / DURING_FOLDER).items():
         if step > begins:
             shutil.rmtree(path)
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from titanflow.runs.contamination import Contamination
 from titanflow.runs.results import STDERR, EvaluateResult, is_stderr
+from titanflow.runs.scores.contamination import Contamination
 
 MISSING = "n/a"
 Z95 = 1.96

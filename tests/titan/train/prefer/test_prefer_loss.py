@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from trl_preferences import collated, trls_trainer
 
 from titan.train.prefer.loss import STATISTICS, answer_logps, pair_losses, statistics
 from titan.train.prefer.sides import Sides
@@ -38,14 +39,8 @@ def models() -> tuple[Any, Any]:
 
 @pytest.fixture(scope="module")
 def trainer(models: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer
-
-    options = {"use_cpu": True, "bf16": False, "report_to": "none", "disable_tqdm": True, "save_strategy": "no"}
-    settings = DPOConfig(output_dir=str(tmp_path_factory.mktemp("trl")), **options)
     tokenizer = _tokenizer(tmp_path_factory.mktemp("words") / "tokenizer")
-    rows = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
-    return DPOTrainer(models[0], models[1], settings, train_dataset=rows, processing_class=tokenizer)
+    return trls_trainer(tmp_path_factory.mktemp("trl"), *models, tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +63,7 @@ def test_losses_and_gradients_equal_trls(
     trainer.label_smoothing = ours.label_smoothing
     batches = [[pair] for pair in PAIRS] if theirs["loss_types"] == ["aot"] else [PAIRS]
     policy.zero_grad()
-    expected = sum(trainer.compute_loss(policy, _collated(batch)) * len(batch) for batch in batches) / len(PAIRS)
+    expected = sum(trainer.compute_loss(policy, collated(batch)) * len(batch) for batch in batches) / len(PAIRS)
     expected.backward()
     gradients = {name: parameter.grad.clone() for name, parameter in policy.named_parameters()}
 
@@ -116,12 +111,6 @@ def _tokenizer(folder: Path) -> Any:
 
     file = write_tokenizer(folder) / "tokenizer.json"
     return PreTrainedTokenizerFast(tokenizer_file=str(file), eos_token="<|endoftext|>", pad_token="<|pad|>")
-
-
-def _collated(pairs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    from trl.trainer.dpo_trainer import DataCollatorForPreference
-
-    return DataCollatorForPreference(pad_token_id=0)(pairs)
 
 
 def _batch(pairs: list[dict[str, Any]]) -> tuple[dict[str, torch.Tensor], Sides]:

@@ -5,28 +5,28 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import killed_in
 import numpy as np
 import pytest
 from tiny_adapters import finished_base
 from tiny_stages import (
+    BASE_CONFIG,
     MODEL,
     SEQ_LEN,
     Workbench,
-    closing,
-    kill_family,
-    last_step,
     records,
-    wait_for,
     write_pair_rows,
     write_tokenizer,
 )
 
 from titan.models.registry import train_spec
+from titanflow.data.mixture import open_rows
 from titanflow.runs.contract import PreparedData, StageRun
 from titanflow.runs.results import read_result
 
@@ -42,6 +42,7 @@ PREFER = {
 }
 DDP = {"data_parallel_replicate_degree": 2, "data_parallel_shard_degree": 1}
 LORA = {"lora": {"rank": 4, "alpha": 16.0, "dropout": 0.1}}
+UNDROPPED = {"lora": {**LORA["lora"], "dropout": 0.0}, "training": {"steps": 4}}
 
 
 @pytest.fixture(scope="module")
@@ -148,30 +149,45 @@ def test_a_reference_of_other_weights_is_refused(
     assert f"remove the folder {kept}" in error
 
 
-def test_killed_and_resumed_it_is_equal_to_the_bit(workbench: Workbench, stage: Stage, trained: StageRun) -> None:
-    run = stage("killed")
-    with closing(workbench.start(run, ranks=1)) as process:
-        wait_for(lambda: last_step(run) > 6, process)
-        kill_family(process)
-    assert workbench.run(run) == 0, log_of(run)
-    assert "Training starts at step 1\n" in log_of(run).replace("\r", "")
-    assert told(run) == told(trained)
+def without_references(data: Path, place: Path) -> Path:
+    """A copy of the stages' data, for a stage that makes the reference itself."""
+    return Path(shutil.copytree(data, place, ignore=shutil.ignore_patterns("reference-*")))
 
 
-@pytest.mark.parametrize(
-    "parallel",
-    [
-        {"training": {"local_batch_size": 4}},
-        {"training": {"local_batch_size": 2}},
-        {"training": {"local_batch_size": 4}, "parallelism": DDP},
-        {"parallelism": {"tensor_parallel_degree": 2}},
-    ],
-    ids=["fsdp", "fsdp, accumulated", "ddp", "tp"],
-)
-def test_two_ranks_train_as_one(
-    workbench: Workbench, stage: Stage, trained: StageRun, parallel: Any, request: pytest.FixtureRequest
+def kept_references(data: Path) -> dict[str, Any]:
+    """The log-probabilities that are kept, by the name of their rows."""
+    return {facts(one)["rows"]: np.load(one / "logps.npy") for one in data.glob("reference-*")}
+
+
+def test_killed_anywhere_and_resumed_it_is_equal_to_the_bit(
+    workbench: Workbench, stage: Stage, trained: StageRun, tmp_path: Path
 ) -> None:
-    run = stage(f"two-{request.node.callspec.id.replace(', ', '-')}", parallel)
+    data = without_references(workbench.data, tmp_path / "data")
+    run = stage("killed", data=data, tokenizer=workbench.data / "tokenizer")
+    for place in ("reference", "step 1", "step 5", "save 6"):
+        died = workbench.run(run, script=killed_in.__file__, env={killed_in.PLACE: place})
+        assert died == -signal.SIGKILL, log_of(run)
+        assert bool(kept_references(data)) == (place != "reference")
+    assert workbench.run(run) == 0, log_of(run)
+    starts = [line.rpartition(" ")[2] for line in log_of(run).splitlines() if "Training starts at step" in line]
+    assert starts == ["1", "1", "4", "4"]
+    assert told(run) == told(trained)
+    assert read_result(run.folder).export_digests == read_result(trained.folder).export_digests
+    before, again = kept_references(workbench.data), kept_references(data)
+    assert all(np.array_equal(again[rows], before[rows]) for rows in ("pairs", "dev"))
+    assert not list(data.glob(".*reference*"))
+
+
+TWO_RANKS = {
+    "fsdp": {"training": {"local_batch_size": 2}},
+    "ddp": {"training": {"local_batch_size": 4}, "parallelism": DDP},
+    "tp": {"parallelism": {"tensor_parallel_degree": 2}},
+}
+
+
+@pytest.mark.parametrize("way", TWO_RANKS)
+def test_two_ranks_train_as_one(workbench: Workbench, stage: Stage, trained: StageRun, way: str) -> None:
+    run = stage(way, TWO_RANKS[way])
     assert workbench.run(run, ranks=2) == 0, log_of(run)
     assert close(run, trained)
     for ours, theirs in zip(told(run), told(trained), strict=True):
@@ -182,23 +198,54 @@ def test_two_ranks_train_as_one(
         )
 
 
-def test_packed_pairs_are_trained_as_pairs_with_a_row_each(workbench: Workbench, stage: Stage) -> None:
-    rows = json.loads((workbench.data / "packed" / "dataset.json").read_text(encoding="utf-8"))["rows"]
-    assert rows < PAIRS
-    whole = [{"training": {"steps": 3, "local_batch_size": size, "global_batch_size": size}} for size in (PAIRS, rows)]
-    alone = stage("alone", whole[0])
-    packed = stage("packed", whole[1], {"data": {"packing": "best_fit"}}, train="packed")
-    for run in (alone, packed):
-        assert workbench.run(run) == 0, log_of(run)
+@pytest.fixture(scope="module")
+def adapted(workbench: Workbench, stage: Stage) -> StageRun:
+    """A stage with adapters on one rank; two ranks would draw other dropout."""
+    run = stage("adapted", UNDROPPED)
+    assert workbench.run(run) == 0, log_of(run)
+    return run
+
+
+@pytest.mark.parametrize("way", ["fsdp", "tp"])
+def test_two_ranks_train_adapters_as_one(
+    workbench: Workbench, stage: Stage, adapted: StageRun, way: str, tmp_path: Path
+) -> None:
+    """Each makes the reference itself, from its part of the base or of the rows."""
+    data = without_references(workbench.data, tmp_path / "data")
+    run = stage(f"adapted-{way}", UNDROPPED, TWO_RANKS[way], data=data)
+    assert workbench.run(run, ranks=2) == 0, log_of(run)
+    assert close(run, adapted)
+    before, again = kept_references(workbench.data), kept_references(data)
+    for rows in ("pairs", "dev"):
+        np.testing.assert_allclose(again[rows], before[rows], rtol=0, atol=1e-4)
+
+
+def test_packed_pairs_on_two_ranks_are_trained_as_pairs_with_a_row_each(workbench: Workbench, stage: Stage) -> None:
+    """The ranks have as many rows, and not as many pairs: gradients are divided by those of both."""
+    rows = open_rows(workbench.data / "packed", SEQ_LEN)
+    count = len(rows)
+    assert count < PAIRS
+    halves = rows.order(BASE_CONFIG["debug"]["seed"]).at(np.arange(count)).reshape(2, -1).tolist()
+    first, second = (sum(len(rows.row(row).pairs) for row in half) for half in halves)
+    assert first != second
+    alone = stage("alone", {"training": {"steps": 3, "local_batch_size": PAIRS, "global_batch_size": PAIRS}})
+    size = {"steps": 3, "local_batch_size": count // 2, "global_batch_size": count}
+    packed = stage("packed", {"training": size}, {"data": {"packing": "best_fit"}}, train="packed")
+    assert workbench.run(alone) == 0, log_of(alone)
+    assert workbench.run(packed, ranks=2) == 0, log_of(packed)
     assert close(packed, alone)
 
 
-def test_with_adapters_the_reference_is_the_base_without_them(workbench: Workbench, stage: Stage) -> None:
-    whole = stage("adapters", LORA)
+def test_with_adapters_it_resumes_to_the_bit_and_begins_at_the_base_without_them(
+    workbench: Workbench, stage: Stage
+) -> None:
+    """The last validation is that of the adapters' moving mean, which resumes, too."""
+    averaged = {"training": {"ema": 0.9}}
+    whole = stage("adapters", LORA, averaged)
     assert workbench.run(whole) == 0, log_of(whole)
     assert told(whole)[0]["rewards"]["margins"] == pytest.approx(0, abs=1e-5)
     assert told(whole)[-2]["rewards"]["margins"] > 0.01
-    cut = stage("adapters-resumed", LORA, {"training": {"steps": 6}})
+    cut = stage("adapters-resumed", LORA, averaged, {"training": {"steps": 6}})
     assert workbench.run(cut) == 0, log_of(cut)
     (cut.folder / "result.json").unlink()
     cut.config["training"]["steps"] = STEPS

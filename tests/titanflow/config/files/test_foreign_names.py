@@ -79,7 +79,7 @@ def test_every_key_that_the_page_names_is_known() -> None:
         ("sft.train_on_inputs=true", "`train_on_inputs` is `sft.chat.turns` here: no token of the user's"),
         ("sft.val_set_size=0.05", "`val_set_size` is `sft.data.held_out.dev` here: a share of the rows"),
         ("sft.load_in_4bit=true", "`load_in_4bit`: no base is quantised"),
-        ("sft.init_from_model=x", "`init_from_model` is `sft.sft.base` here"),
+        ("sft.init_from_model=x", "`init_from_model` is `sft.base` here"),
         ("pretrain.hub_model_id=a/b", "`hub_model_id` is `modules.publish.overrides.repo_id` here: with target: hub"),
         ("pretrain.model.n_layer=3", "did you mean `model.n_layers`?"),
         ("pretrain.params.model_overrides={model.n_embd: 3}", "did you mean `model.dim`?"),
@@ -89,6 +89,12 @@ def test_every_key_that_the_page_names_is_known() -> None:
         ("output_dir=x", "`output_dir` is `workspace` here"),
         ("num_gpus=8", "`num_gpus` is `launcher.nproc_per_node` here"),
         ("push_to_hub=true", "`push_to_hub` is `modules.publish.overrides.target` here: hub"),
+        ("sft.dpo_beta=0.1", "`dpo_beta` is `modules.prefer.overrides.prefer.beta` here"),
+        ("dpo_beta=0.1", "`dpo_beta` is `modules.prefer.overrides.prefer.beta` here"),
+        ("sft.rl=dpo", "`rl` is `modules.prefer.overrides.prefer.loss` here: dpo, elsewhere sigmoid, or ipo"),
+        ("stage=dpo", "`stage`: a module's entry says what it trains: `mine: {stage: prefer, base: sft, …}`"),
+        ("pretrain.ema_decay=0.99", "`ema_decay` is `pretrain.training.ema` here"),
+        ("pretrain.save_best=true", "`save_best` is `modules.publish.overrides.checkpoint.best` here: dev/task/metric"),
         ("pretrain.training.stepz=5", "did you mean `pretrain.training.steps`?"),
     ],
 )
@@ -118,3 +124,36 @@ def test_in_the_stages_that_do_not_train(write, mistakes) -> None:
     assert "`n_shot` is `evaluate.num_fewshot` here" in message
     assert "`manual_seed` is `evaluate.seed` here" in message
     assert "`max_seq_length` is `modules.pretrain.overrides.training.seq_len` here" in message
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("dpo_beta=0.1", "`dpo_beta` is `prefer.prefer.beta` here"),
+        ("dpo={beta: 0.1}", "`dpo.beta` is `prefer.prefer.beta` here"),
+        ("beta=0.1", "did you mean `prefer.prefer.beta`?"),
+        ("label_smoothing=0.1", "did you mean `prefer.prefer.label_smoothing`?"),
+        ("prefer.loss_type=[sigmoid]", "`loss_type` is `prefer.prefer.loss` here: dpo, elsewhere sigmoid, or ipo"),
+        ("prefer.loss=sigmoid", "did you mean dpo?"),
+        ("reference_model=a/b", "`reference_model`: the reference is the stage's base"),
+        ("max_prompt_length=64", "`max_prompt_length` is `prefer.training.seq_len` here: prompt and one answer"),
+        ("data.chosen=good", "`chosen` is `prefer.data.columns` here: {chosen: good, rejected: bad}"),
+        ("data.ranking=true", "`ranking` is `prefer.data.kind` here: pairs"),
+        ("stage=dpo", "expected: pretrain, sft, prefer, evaluate, publish\n    did you mean prefer?"),
+        ("train_type=dpo", "`train_type`: a module's entry says what it trains"),
+    ],
+)
+def test_in_a_preference_stage(mistakes, setting: str, expected: str) -> None:
+    assert expected in mistakes("chain", f"prefer.{setting}")
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("dpo: {base: sft}", "`dpo: {stage: prefer, …}` says what the module does"),
+        ("two: {stage: IPO, base: sft}", "did you mean prefer?"),
+        ("two: {stage: pt, base: pretrain}", "did you mean pretrain?"),
+    ],
+)
+def test_stages_have_other_kinds_here(write, mistakes, entry: str, expected: str) -> None:
+    assert expected in mistakes(write(experiments__exp=f"modules:\n  pretrain: {{model: tiny.yaml}}\n  {entry}\n"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from titanflow.runs.contamination import Contamination, TaskLeaks
+from titanflow.runs.scores.contamination import Contamination, TaskLeaks
 
 
 def test_none_found_is_said() -> None:

@@ -1,0 +1,64 @@
+"""The best checkpoint of a training, if one is published: a model of the evaluation beside its others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from titanflow.common.errors import Problem
+from titanflow.config.stages import module_of
+from titanflow.runs.scores.best import PART, task_and_metric
+
+if TYPE_CHECKING:
+    from titanflow.config.module import Module
+
+KEY = "checkpoint.best"
+EXPECTED = f"{PART}/task/metric, as {PART}/stdlib_kind/acc"
+
+
+def settle_best(modules: Mapping[str, Module]) -> list[Problem]:
+    """Adds the checkpoint that ``publish.checkpoint`` asks for to the evaluation's models, and publishes that model.
+
+    Its name is that of its training with ``.best`` behind it, which no module has. Returns mistakes.
+    """
+    publish, evaluate = module_of("publish", modules), module_of("evaluate", modules)
+    by = publish.config["checkpoint"]["best"] if publish is not None else None
+    if publish is None or by is None:
+        return []
+    if problems := _problems(publish, by, evaluate, modules):
+        return problems
+    training = modules.get(publish.config["model"])
+    if training is None or evaluate is None or not training.trains:
+        # What the experiment doesn't train is refused as a model (titanflow.config.checks.family).
+        return []
+    name = f"{training.name}.best"
+    evaluate.config["models"] = [*evaluate.config["models"], name]
+    evaluate.config["means"] = {**evaluate.config["means"], name: {"best": {"of": training.name, "by": by}}}
+    origins = {"of": publish.origins.get("model", ""), "by": publish.origins.get(KEY, "")}
+    evaluate.origins |= {f"means.{name}.best.{key}": origin for key, origin in origins.items()}
+    publish.config["model"] = name
+    return []
+
+
+def _problems(publish: Module, by: str, evaluate: Module | None, modules: Mapping[str, Module]) -> list[Problem]:
+    model = publish.config["model"]
+    part = by.partition("/")[0]
+    if part != PART or not all(task_and_metric(by)):
+        hint = f"{part} is for the scores that are reported: a choice by them would flatter" if part == "test" else ""
+        return [publish.problem(KEY, f"found {by!r}", EXPECTED, hint)]
+    if evaluate is None:
+        hint = "add an evaluate module, which exports and scores it"
+        return [publish.problem(KEY, f"found {by!r}, and nothing is evaluated", hint=hint)]
+    if model in evaluate.config["means"]:
+        known = " or ".join(one.name for one in modules.values() if one.trains)
+        return [publish.problem(KEY, f"{model} is a mean, which has one checkpoint", f"publish.model: {known}")]
+    training = modules.get(model)
+    if training is None or not training.trains:
+        return []
+    if not isinstance(evaluate.config["models"], list):
+        expected = f"models: [{model}]: folders can't stand beside it"
+        return [publish.problem(KEY, f"found {by!r}, and {evaluate.name}.models names folders", expected)]
+    if training.config["during"]["every"] is None:
+        hint = f"set {model}.during.every: {training.config['checkpoint']['interval']}"
+        return [publish.problem(KEY, f"found {by!r}, and {model} isn't scored while it trains", hint=hint)]
+    return []
