@@ -60,7 +60,7 @@ def make_means(run: StageRun) -> None:
         for step, reason in unscored_steps(mean, run.stages).items():
             logger.warning("step %d of %s has no score, so it can't be the best: %s", step, mean.stages[0], reason)
         if made := make_mean(name, mean, run.stages, run.stages[name]):
-            logger.info("%s is %s", name, made.best or f"the mean of {' and '.join(mean.stages)}")
+            logger.info("%s is %s", name, made.best or mean)
 
 
 def _loading(run: StageRun, name: str, given: str | None, settings: Evaluate) -> Loading:
