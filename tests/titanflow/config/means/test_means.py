@@ -186,7 +186,7 @@ def test_a_training_may_start_from_a_mean_and_is_made_after_its_stages(configs: 
     assert stage.inputs.parents == ["pretrain", "sft_a", "sft_b"]
     assert base_mean(stage.run.config) == Mean(("sft_a", "sft_b"), (0.25, 0.75))
     rows = {row.key: row.here for row in plan.inheritance(stage)}
-    assert rows["weights"] == "the mean of sft_a and sft_b"
+    assert rows["weights"] == "the mean of 0.25 of sft_a and 0.75 of sft_b"
     only = make_plan("tiny", configs, overrides=["only=[sft_c]"])
     assert [one.stage for one in only.stages] == ["prepare", "pretrain", "sft_a", "sft_b", "sft_c"]
 
