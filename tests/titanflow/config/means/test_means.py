@@ -194,15 +194,15 @@ def test_a_training_may_start_from_a_mean_and_is_made_after_its_stages(configs: 
 @pytest.mark.parametrize(
     ("base", "said"),
     [
-        ({"mean": ["sft_a", "evaluate"]}, "sft_c.sft.base: found 'evaluate', which is no module before this one"),
-        ({"mean": ["sft_a", "sft_c"]}, "sft_c.sft.base: found 'sft_c', which is no module before this one"),
-        ({"mean": []}, "sft_c.sft.base: found \\[\\].*two stages or more"),
-        ({"mean": "sft_a"}, "sft_c.sft.base: found 'sft_a'.*two stages or more"),
-        ({"mean": {"of": "sft_c"}}, "sft_c.sft.base: found {'of': 'sft_c'}.*2 or more checkpoints"),
-        ({"weights": [0.5, 0.5]}, "sft_c.sft.base: found {'weights'"),
-        ({}, "sft_c.sft.base: found {}"),
-        ({"mean": ["sft_a"]}, "sft_c.sft.base: found \\['sft_a'\\].*two stages or more"),
-        ({"mean": ["sft_a", "sft_b"], "weights": [1, 1]}, "sft_c.sft.base: found weights"),
+        ({"mean": ["sft_a", "evaluate"]}, "sft_c.base: found 'evaluate', which is no module before this one"),
+        ({"mean": ["sft_a", "sft_c"]}, "sft_c.base: found 'sft_c', which is no module before this one"),
+        ({"mean": []}, "sft_c.base: found \\[\\].*two stages or more"),
+        ({"mean": "sft_a"}, "sft_c.base: found 'sft_a'.*two stages or more"),
+        ({"mean": {"of": "sft_c"}}, "sft_c.base: found {'of': 'sft_c'}.*2 or more checkpoints"),
+        ({"weights": [0.5, 0.5]}, "sft_c.base: found {'weights'"),
+        ({}, "sft_c.base: found {}"),
+        ({"mean": ["sft_a"]}, "sft_c.base: found \\['sft_a'\\].*two stages or more"),
+        ({"mean": ["sft_a", "sft_b"], "weights": [1, 1]}, "sft_c.base: found weights"),
         ({"mean": {"of": "pretrain", "last": 3}}, "found the last 3, and pretrain keeps 2 checkpoints"),
     ],
 )
@@ -211,3 +211,16 @@ def test_a_base_that_is_no_mean_is_refused(configs: Path, base: object, said: st
     text = refusal(configs)
     assert re.search(said, text, re.DOTALL), text
     assert "tiny.yaml:" in text
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ({"mean": ["a", "b"]}, "the mean of a and b"),
+        ({"mean": ["a", "b"], "weights": [0.25, 0.75]}, "the mean of a (0.25) and b (0.75)"),
+        ({"mean": {"of": "pretrain", "last": 5}}, "the mean of the last 5 checkpoints of pretrain"),
+        ({"best": {"of": "sft", "by": "dev/kind/acc"}}, "the best checkpoint of sft by dev/kind/acc"),
+    ],
+)
+def test_a_mean_in_words(recipe: dict[str, object], told: str) -> None:
+    assert str(Mean.of(recipe)) == told
