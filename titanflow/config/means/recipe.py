@@ -27,16 +27,6 @@ class Mean:
     last: int = 0
     by: str = ""
 
-    def __str__(self) -> str:
-        """What it is, for a person."""
-        if self.by:
-            return f"the best checkpoint of {self.stages[0]} by {self.by}"
-        if self.last:
-            return f"the mean of the last {self.last} checkpoints of {self.stages[0]}"
-        are_alike = len(set(self.weights)) == 1
-        parts = self.stages if are_alike else [f"{w:g} of {s}" for s, w in zip(self.stages, self.weights, strict=True)]
-        return f"the mean of {', '.join(parts[:-1])} and {parts[-1]}"
-
     @classmethod
     def of(cls, recipe: Mapping[str, Any]) -> Mean:
         """A recipe that was found sound (:mod:`titanflow.config.means.settle`)."""

@@ -71,9 +71,7 @@ def test_a_mean_and_a_best_checkpoint_say_of_what_and_that_nothing_was_trained(f
     best = Best(stage="pretrain", step=60, by="dev/t/acc", value=0.75, scored=3)
     finished.train("sft", mean_of=parts[:1], best=best, tokens=1_700_000)
     chosen = " ".join(card_of(finished).split())
-    assert (
-        "step 60 of `pretrain`, the best of its 3 scored checkpoints by `dev/t/acc` (0.75), a score" in chosen
-    )
+    assert "step 60 of `pretrain`, the best of its 3 scored checkpoints by `dev/t/acc` (0.75), a score" in chosen
     assert "saw 1,700,000 tokens" in chosen
 
 
