@@ -11,8 +11,8 @@ from tiny_experiment import write_tiny_experiment
 
 from titanflow.common.errors import ConfigError
 from titanflow.config.experiment import Experiment, load_experiment
-from titanflow.config.overrides import parse_settings
 from titanflow.config.means.recipe import Mean, base_mean, means_of
+from titanflow.config.overrides import parse_settings
 from titanflow.planning.plan import make_plan
 from titanflow.planning.view import plan_table
 
