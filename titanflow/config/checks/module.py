@@ -162,6 +162,7 @@ def _check_sft(module: Module) -> list[Problem]:
 
 
 def nothing_to_train_on(module: Module, what: str) -> Problem:
+    """The mistake of a training for which nobody names rows; ``what`` is what it is called."""
     expected = f"a data file in `modules.{module.name}.data`, or a section `data`"
     return module.problem("data", f"{what} has nothing to train on", expected)
 
