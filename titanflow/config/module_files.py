@@ -65,10 +65,10 @@ class ModuleFiles:
         self.problems += problems
         return {"name": Leaf(path.stem, leaf.origin), **tree} if name in DATA else tree
 
-    def lay_over(self, over: Leaf | Tree | None) -> None:
+    def lay_over(self, over: Leaf | Tree | None, null_clears: bool = False) -> None:
         """Merges a mapping into the tree, and leaves anything else out: the check of the entry refuses that."""
         if isinstance(over, dict):
-            self.tree = merge(self.tree, over)
+            self.tree = merge(self.tree, over, null_clears)
 
 
 def merge_files(entry: Entry, configs: ConfigTree, kind: StageKind, framework: str) -> ModuleFiles:
@@ -87,7 +87,7 @@ def merge_files(entry: Entry, configs: ConfigTree, kind: StageKind, framework: s
     files.lay_over(entry.spec.get("overrides"))
     if kind in TRAINED:
         _lay_over_base(files, entry.spec, entry.key)
-    files.lay_over(entry.settings)
+    files.lay_over(entry.settings, null_clears=True)
     for name in DATA:
         _read_mixture(files, name, entry.name)
     return files

@@ -237,10 +237,11 @@ def remade(tree: Tree, made: Tree) -> Tree:
     return Replacing(made, tree.value) if isinstance(tree, Replacing) else made
 
 
-def merge(base: Tree, over: Tree) -> Tree:
+def merge(base: Tree, over: Tree, null_clears: bool = False) -> Tree:
     """``base`` with ``over`` laid on top: mappings are merged, anything else is replaced.
 
-    A section that is left empty (null) changes nothing of the one below it. A mapping that takes the place of a value
+    A section that is left empty (null) changes nothing of the one below it; with ``null_clears`` it takes the place
+    of that, so that its keys get their defaults. A mapping that takes the place of a value
     keeps it (:class:`Replacing`), for the check. A key that ``base`` lacks stands before the key that follows it in
     ``over``: so a stage may be written between two of an experiment that is extended.
     """
@@ -248,8 +249,8 @@ def merge(base: Tree, over: Tree) -> Tree:
     for key, value in over.items():
         below = merged.get(key)
         if isinstance(value, dict):
-            merged[key] = _laid_over(below, value)
-        elif value.value is not None or not isinstance(below, dict):
+            merged[key] = _laid_over(below, value, null_clears)
+        elif null_clears or value.value is not None or not isinstance(below, dict):
             merged[key] = value
     return {key: merged[key] for key in _in_both_orders(list(base), list(over))}
 
@@ -265,11 +266,11 @@ def _in_both_orders(keys: list[str], more: list[str]) -> list[str]:
     return keys
 
 
-def _laid_over(below: Leaf | Tree | None, over: Tree) -> Tree:
+def _laid_over(below: Leaf | Tree | None, over: Tree, null_clears: bool) -> Tree:
     if isinstance(below, Leaf):
         return over if below.value is None else Replacing(over, below)
     replaced = next((one.value for one in (below, over) if isinstance(one, Replacing)), None)
-    merged = merge(below or {}, over)
+    merged = merge(below or {}, over, null_clears)
     return merged if replaced is None else Replacing(merged, replaced)
 
 
@@ -305,12 +306,12 @@ def in_one_line(tree: Tree) -> str:
 
 
 def set_leaf(tree: Tree, dotted: str, leaf: Leaf | Tree) -> None:
-    """Lays a value or a section over the tree at a dotted key."""
+    """Lays a value or a section over the tree at a dotted key; null clears a section."""
     over: Leaf | Tree = leaf
     for key in reversed(dotted.split(".")):
         over = {key: over}
     assert isinstance(over, dict)
-    tree.update(merge(tree, over))
+    tree.update(merge(tree, over, null_clears=True))
 
 
 def above(tree: Tree, dotted: str) -> tuple[Tree, str]:

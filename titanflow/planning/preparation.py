@@ -22,7 +22,7 @@ from titanflow.config.mixture import mixture_members, mixture_spec
 from titanflow.config.module import Module
 from titanflow.data.fingerprints import data_parts, mixture_fingerprint, prepared_folder
 from titanflow.data.inspect.declared import check_declared
-from titanflow.planning.data_mistakes import named_in
+from titanflow.planning.data_mistakes import named_in, without_rows
 from titanflow.planning.data_source import SECTIONS, DataSource, read_sections, read_sources
 from titanflow.planning.evaluation.during import during_modules
 from titanflow.planning.held_out import apart_problems
@@ -51,7 +51,7 @@ class Preparation:
     @classmethod
     def of(cls, experiment: Experiment, workspace: Path, manifest: Manifest) -> Preparation:
         """Plans the preparation of an experiment's data in ``workspace``; ``manifest`` is its run's."""
-        if problems := apart_problems(experiment):
+        if problems := apart_problems(experiment) or without_rows(experiment.modules.values()):
             raise ConfigError(problems)
         launcher = asdict(experiment.spec.prepare.launcher)
         config: dict[str, Any] = {"workspace": str(workspace), "launcher": launcher, "weights": [], "datasets": []}

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from titanflow.common.console import one_line, uncut
 from titanflow.common.errors import ConfigError, Problem
+from titanflow.config.means.recipe import averaged_stages
 from titanflow.planning.cluster.job_checks import submitted
 from titanflow.planning.extension.more_steps import INSTEAD
 from titanflow.planning.launch import by_hand
@@ -47,7 +48,8 @@ def _names(plan: Plan) -> dict[str, Text]:
     names = {stage.stage: Text(stage.stage) for stage in plan.stages}
     for stage in plan.stages if len(set(kinds)) < len(kinds) else ():
         if stage.run.trains and stage.run.base is not None:
-            names[stage.stage].append(f" ← {stage.run.base.name}", "dim")
+            begun = ", ".join(averaged_stages(stage.run.config)) or stage.run.base.name
+            names[stage.stage].append(f" ← {begun}", "dim")
     return names
 
 

@@ -108,6 +108,20 @@ def test_a_value_set_from_outside_is_what_its_key_wants(write: Write, load: Load
     assert config_of(load_experiment(str(write()), None, parameter_settings(parameters)), key) == value
 
 
+def test_null_from_outside_clears_a_section(write: Write, load: Load) -> None:
+    path = write(
+        modules__pretrain="training: {steps: 7, seq_len: 64}\noptimizer: {lr: 1e-3}",
+        experiments__exp=experiment("overrides: {optimizer: {eps: 1e-6}}"),
+    )
+    default = load(path, "pretrain.optimizer=null").modules["pretrain"]
+    assert (
+        default.config["optimizer"]
+        == load(write(modules__pretrain="training: {seq_len: 64}")).modules["pretrain"].config["optimizer"]
+    )
+    again = load(path, "pretrain.optimizer=null", "pretrain.optimizer.lr=3e-3")
+    assert config_of(again, "optimizer.lr") == 3e-3
+
+
 def test_31_a_models_arguments_may_be_set_at_once(write: Write, load: Load) -> None:
     for setting in (
         "pretrain.params={model_overrides: {model.n_layers: 5}}",

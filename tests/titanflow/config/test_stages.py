@@ -174,6 +174,11 @@ def test_a_setting_gives_a_base_as_a_file_does_and_the_later_one_counts(load: Lo
     assert base("sft_b.base={mean: [mid, sft]}") == base("sft_b.base.mean=[mid, sft]") == {"mean": ["mid", "sft"]}
 
 
+def test_null_takes_a_mean_away_as_any_base(load: Load) -> None:
+    mean = "sft_b.base={mean: [mid, sft]}"
+    assert load(mean, "sft_b.base=null").modules["sft_b"].base == load("sft_b.base=pretrain").modules["sft_b"].base
+
+
 def test_a_name_that_is_written_twice_is_one_mistake(load: Load) -> None:
     with pytest.raises(ConfigError, match=r"own.yaml:4.*mid"):
         load(modules="  mid: {stage: pretrain, base: pretrain}\n  mid: {stage: sft}\n")

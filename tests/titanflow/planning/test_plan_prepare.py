@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from tiny_experiment import write_tiny_experiment
 
+from titanflow.common.errors import ConfigError
 from titanflow.planning.begin import begin_stage
 from titanflow.planning.cluster import slurm_script
 from titanflow.planning.cluster.resources import DryRun
@@ -39,6 +40,17 @@ def test_a_preparation_goes_on_from_the_parts_of_the_same_inputs(tmp_path: Path)
     assert other.state == "RUN"
     begin_stage(other)
     assert not list(tmp_path.rglob("*.arrow"))
+
+
+def test_a_pretraining_for_which_nobody_names_rows_is_refused(tmp_path: Path) -> None:
+    configs = write_tiny_experiment(tmp_path)
+    nothing, alone = ("pretrain.data=null", "validation_data=null"), ("modules.evaluate=null", "modules.publish=null")
+    settings = [nothing[0], f"pretrain.{nothing[1]}", "pretrain.validation.enable=false", "modules.sft=null", *alone]
+    with pytest.raises(ConfigError, match=r"tiny\.yaml:\d+: pretrain\.data: pretraining has nothing to train on"):
+        make_plan("tiny", configs, overrides=settings)
+    with pytest.raises(ConfigError, match="no tokenizer is named"):
+        make_plan("tiny", configs, overrides=[*settings, "pretrain.training.dataset=c4"])
+    assert make_plan("tiny", configs, overrides=[*settings, "pretrain.training.mock_data=true"])
 
 
 def test_a_plan_says_who_prepares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,7 +153,7 @@ def _check_sft(module: Module) -> list[Problem]:
     if module.kind != "sft" or module.config["training"]["mock_data"] or _is_set(module, "training.dataset"):
         return []
     if not has_data(module):
-        return [_nothing_to_train_on(module, "fine-tuning")]
+        return [nothing_to_train_on(module, "fine-tuning")]
     kind = module.config["data"]["kind"]
     if kind == "chat":
         return []
@@ -161,7 +161,8 @@ def _check_sft(module: Module) -> list[Problem]:
     return [module.problem("data.kind", f"found {kind}: fine-tuning takes conversations", "chat", hint)]
 
 
-def _nothing_to_train_on(module: Module, what: str) -> Problem:
+def nothing_to_train_on(module: Module, what: str) -> Problem:
+    """The mistake of a training for which nobody names rows; ``what`` is what it is called."""
     expected = f"a data file in `modules.{module.name}.data`, or a section `data`"
     return module.problem("data", f"{what} has nothing to train on", expected)
 
@@ -170,7 +171,7 @@ def _check_pairs(module: Module) -> list[Problem]:
     """Pairs where something else is trained on, and the other way round."""
     is_preference, problems = module.kind == "prefer", []
     if is_preference and not has_data(module):
-        return [_nothing_to_train_on(module, "preference optimisation")]
+        return [nothing_to_train_on(module, "preference optimisation")]
     for section in ("data", "validation_data"):
         kinds = row_kinds(module.config[section])
         if not has_data(module, section):

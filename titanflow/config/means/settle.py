@@ -26,6 +26,8 @@ def settle_means(modules: Mapping[str, Module]) -> list[Problem]:
 
 
 def _of_models(module: Module, modules: Mapping[str, Module]) -> list[Problem]:
+    if models := _mapping(module.config["models"]):
+        module.config["models"] = {name: one for name, one in models.items() if one is not None}
     models = module.config["models"]
     written = {name: one for name, one in _mapping(models).items() if not isinstance(one, str)}
     if written or any(_trained(one, modules) for one in _mapping(models).values()):
@@ -49,7 +51,8 @@ def _beside(module: Module, others: Mapping[str, str], modules: Mapping[str, Mod
         found = named_module(given, modules)
         if found is None or not found.trains:
             expected = "a stage of this experiment: a folder can't stand beside a mean or a stage"
-            problems.append(module.problem(f"models.{name}", f"found {given!r}", expected))
+            hint = f"{module.name}.models.{name}: null leaves the model out"
+            problems.append(module.problem(f"models.{name}", f"found {given!r}", expected, hint))
         elif name != found.name:
             hint = f"write `{found.name}: {found.name}`"
             problems.append(module.problem(f"models.{name}", f"is another name for the stage {found.name}", hint=hint))

@@ -16,7 +16,7 @@ from titanflow.architectures.new_tokens import new_tokens, token_rows
 from titanflow.config.batch import GLOBAL, LOCAL, global_batch_size, rows_key
 from titanflow.config.device import stage_device
 from titanflow.config.keys.training import RENDERED_KINDS
-from titanflow.config.means.recipe import averaged_stages
+from titanflow.config.means.recipe import base_mean
 from titanflow.config.mixture import row_kinds
 from titanflow.config.model_args import family
 from titanflow.data.dataset_info import is_complete, read_facts
@@ -151,8 +151,8 @@ def _inherited(base: BaseArchitecture, run: StageRun, own: set[str]) -> Iterator
     if tokenizer := base.tokenizer or run.tokenizer:
         shown["tokenizer"] = tokenizer.name
     shown["weights"] = base.checkpoint.name if base.checkpoint else "its last checkpoint"
-    if averaged := averaged_stages(run.config):
-        shown["weights"] = f"the mean of {' and '.join(averaged)}"
+    if mean := base_mean(run.config):
+        shown["weights"] = str(mean)
     for key, value in shown.items():
         if key not in own:
             text = _shown(value)

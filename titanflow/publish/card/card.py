@@ -91,10 +91,6 @@ def _template() -> Template:
     return environment.get_template(TEMPLATE.name)
 
 
-def _means(found: EvaluatedStage) -> dict[str, str]:
-    return {name: str(found.result.best.get(name, mean)) for name, mean in means_of(found.run.config).items()}
-
-
 def tables(lineage: Lineage) -> dict[str, Any]:
     """The card's tables in markdown, and what it says of its scores."""
     found, gate = lineage.evaluation, lineage.gate

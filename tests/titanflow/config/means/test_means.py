@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 from tiny_experiment import write_tiny_experiment
 
 from titanflow.common.errors import ConfigError
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.means.recipe import Mean, base_mean, means_of
+from titanflow.config.overrides import parse_settings
 from titanflow.planning.plan import make_plan
+from titanflow.planning.view import plan_table
 
 
 @pytest.fixture
@@ -135,6 +138,18 @@ def test_stages_under_their_own_names_need_no_mean_beside_them(configs: Path) ->
     assert loaded(configs, both, publish={"model": "sft_b"}).modules["evaluate"].config["models"] == list(both)
 
 
+def test_null_leaves_a_model_out(configs: Path) -> None:
+    found = loaded(configs, {"avg": {"mean": ["sft_a", "sft_b"]}, "sft_a": "sft_a", "sft_b": None})
+    assert found.modules["evaluate"].config["models"] == ["avg", "sft_a"]
+    path = configs / "experiments" / "tiny.yaml"
+    settings = ["evaluate.models.avg=null", "publish.model=sft_a"]
+    assert load_experiment(str(path), configs, parse_settings(settings)).modules["evaluate"].config["models"] == [
+        "sft_a"
+    ]
+    hint = "evaluate.models.sft_b: null leaves the model out"
+    assert hint in refusal(configs, {"sft_b": "gone", "avg": {"mean": ["sft_a", "sft_b"]}})
+
+
 def test_a_model_of_a_mean_isnt_scored_with_it(configs: Path) -> None:
     text = refusal(configs, {"avg": {"mean": MEAN}}, publish={"model": "sft_a"})
     assert "publish.model: found 'sft_a', and evaluate scores avg" in text
@@ -186,7 +201,11 @@ def test_a_training_may_start_from_a_mean_and_is_made_after_its_stages(configs: 
     assert stage.inputs.parents == ["pretrain", "sft_a", "sft_b"]
     assert base_mean(stage.run.config) == Mean(("sft_a", "sft_b"), (0.25, 0.75))
     rows = {row.key: row.here for row in plan.inheritance(stage)}
-    assert rows["weights"] == "the mean of sft_a and sft_b"
+    assert rows["weights"] == "the mean of sft_a (0.25) and sft_b (0.75)"
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(plan_table(plan))
+    assert "sft_c ← sft_a, sft_b " in captured.get()
     only = make_plan("tiny", configs, overrides=["only=[sft_c]"])
     assert [one.stage for one in only.stages] == ["prepare", "pretrain", "sft_a", "sft_b", "sft_c"]
 
