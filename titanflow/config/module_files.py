@@ -13,7 +13,7 @@ from titanflow.config.ignored import Ignored
 from titanflow.files.interpolation import replaced
 from titanflow.files.json_source import GIVEN, parse_tree
 from titanflow.files.toml_source import read_toml
-from titanflow.files.yaml_source import Leaf, Tree, display, first_origin, in_one_line, merge, read_tree
+from titanflow.files.yaml_source import Leaf, Tree, display, emptied, first_origin, in_one_line, merge, read_tree
 from titanflow.runs.contract import StageKind
 
 DATA = ("data", "validation_data")
@@ -85,6 +85,7 @@ def merge_files(entry: Entry, configs: ConfigTree, kind: StageKind, framework: s
             files.tree = {**files.tree, name: section}
     files.lay_over(entry.spec.get("overrides"))
     _lay_over_base(files, entry)
+    files.problems += emptied(files.tree, entry.settings, f"{entry.name}.")
     files.lay_over(entry.settings)
     for name in DATA:
         _read_mixture(files, name, entry.name)

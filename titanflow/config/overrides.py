@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from titanflow.common.errors import ConfigError, Problem, did_you_mean
@@ -20,7 +20,9 @@ from titanflow.files.yaml_source import (
     Leaf,
     Tree,
     as_tree,
+    emptied,
     may_be_text,
+    nested,
     parse_mapping,
     parse_scalar,
     set_leaf,
@@ -128,7 +130,14 @@ def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Settin
     if key.partition(".")[0] == "base":
         take_out(over[module], ["sft.base"])  # The same key by its other name: the later one counts.
     target = spec if _is_of_spec(kind_of(module, spec), key, tree) else over[module]
-    set_leaf(target, key.removeprefix("overrides."), tree)
+    return _lay(target, key.removeprefix("overrides."), setting, tree)
+
+
+def _lay(target: Tree, key: str, setting: Setting, tree: Leaf | Tree) -> Problem | None:
+    """Lays a setting over a tree, unless it is an empty value in a section's place."""
+    if problem := next(emptied(target, nested(key, tree), setting.key.removesuffix(key)), None):
+        return replace(problem, key=setting.key, origin=setting.origin)
+    set_leaf(target, key, tree)
     return None
 
 
@@ -145,8 +154,7 @@ def _is_of_spec(kind: StageKind | None, key: str, value: Leaf | Tree) -> bool:
 def _place_at_top(experiment: Tree, specs: Tree, setting: Setting, tree: Leaf | Tree) -> Problem | None:
     known = [key for key in known_keys(dataclass_schema(ExperimentSpec)) if key != "modules"]
     if setting.key in known:
-        set_leaf(experiment, setting.key, tree)
-        return None
+        return _lay(experiment, setting.key, setting, tree)
     kinds, modules = {name: kind_of(name, spec) for name, spec in specs.items()}, list(specs)
     hint = _by_kind(setting.key, kinds) or scheduler_hint(setting.key, setting.value, known, "")
     hint = hint or foreign_hint([setting.key], known, "")

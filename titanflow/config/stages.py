@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,21 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def twin_of(name: str, taken: Iterable[str]) -> str | None:
+    """The taken name that is this one but for its case, or a dash in place of an underscore: Prefect keeps such names
+    apart no more than some file systems do."""
+    return next((one for one in taken if _folded(one) == _folded(name)), None)
+
+
+def told_of(name: str, twin: str) -> str:
+    """What is wrong with a name that has a twin."""
+    return "the name means something else" if name == twin else f"the name is too like {twin!r}, which is taken"
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
 def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list[Problem]:
     """Mistakes in a module's name, in its kind, and of a kind that an experiment has once."""
     key, origin, named = f"modules.{name}", first_origin(spec), spec.get("stage")
@@ -56,8 +71,10 @@ def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list
         return [
             Problem("the module's name says no kind of stage", key, origin, f"a key `stage`: {', '.join(kinds)}", hint)
         ]
-    if name in (*TAKEN, *dataclass_schema(ExperimentSpec)["properties"]) or (name in KIND_OF and KIND_OF[name] != kind):
-        return [Problem("the name means something else", key, origin, "another name")]
+    kinds_names = [one for one, other in KIND_OF.items() if other != kind]
+    taken = (*earlier, *TAKEN, *dataclass_schema(ExperimentSpec)["properties"], *kinds_names)
+    if twin := twin_of(name, taken):
+        return [Problem(told_of(name, twin), key, origin, "another name")]
     if not is_name(name):
         return [Problem(f"found {name!r}", key, origin, NAME_EXPECTED)]
     base = spec.get("base")

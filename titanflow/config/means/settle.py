@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from titanflow.common.errors import Problem
 from titanflow.config.means.recipe import Mean, misshapen, named_stages
-from titanflow.config.stages import NAME_EXPECTED, TAKEN, is_name, module_of, named_module
+from titanflow.config.stages import NAME_EXPECTED, TAKEN, is_name, module_of, named_module, told_of, twin_of
 from titanflow.runs.contract import KIND_OF
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ def _of_models(module: Module, modules: Mapping[str, Module]) -> list[Problem]:
         others = {name: one for name, one in models.items() if name not in written}
         if problems := _beside(module, others, modules):
             return problems
+        if twice := [name for name in written if name in module.config["means"]]:
+            found = "the model is described here and in means"
+            return [module.problem(f"models.{name}", found, "one of them") for name in twice]
         module.config["models"] = list(models)
         module.config["means"] = {**module.config["means"], **written}
         _move_origins(module)
@@ -66,10 +69,14 @@ def _move_origins(module: Module) -> None:
 
 def _problems(module: Module, name: str, modules: Mapping[str, Module]) -> list[Problem]:
     recipe, key = module.config["means"][name], f"means.{name}"
+    if recipe is None:
+        others = [one for one in module.config["models"] if one != name]
+        hint = f"`{module.name}.models: [{', '.join(others)}]` leaves it out"
+        return [module.problem(key, "found null", "a model", hint)]
     if not is_name(name):
         return [module.problem("models", f"found {name!r}", NAME_EXPECTED)]
-    if name in (*modules, *TAKEN, *KIND_OF):
-        return [module.problem(key, "the name means something else", "another name for the mean")]
+    if twin := twin_of(name, (*modules, *TAKEN, *KIND_OF)):
+        return [module.problem(key, told_of(name, twin), "another name for the mean")]
     if name not in module.config["models"]:
         return [module.problem(key, "nothing asks for it", f"{name} among models")]
     return _of(module, key, recipe, modules)
