@@ -129,6 +129,8 @@ def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Settin
     # And so may those below its overrides: `modules.pretrain.overrides.training.steps`.
     if key.partition(".")[0] == "base":
         take_out(over[module], ["sft.base"])  # The same key by its other name: the later one counts.
+        if not over[module].get("sft", True):
+            del over[module]["sft"]
     target = spec if _is_of_spec(kind_of(module, spec), key, tree) else over[module]
     return _lay(target, key.removeprefix("overrides."), setting, tree)
 

@@ -107,7 +107,7 @@ def without(corpus: Corpus, root: int, place: Place) -> Mutant:
 
 def is_entry(place: Place) -> bool:
     """Whether a place is an entry of an experiment that others name: a module, or a model of the evaluation."""
-    return place.keys[0] == "modules" and (len(place.keys) == 2 or place.keys[-2] == "models")
+    return place.keys[0] == "modules" and (len(place.keys) == 2 or "models" in place.keys[:-1])
 
 
 def rewritten(draw: st.DrawFn, corpus: Corpus, root: int) -> Mutant:

@@ -121,6 +121,11 @@ def test_what_starts_from_several_models_has_no_one_base(load: Load) -> None:
         ("  sft: {base: pretrain, overrides: {sft: {base: x}}}\n", r"modules.sft.base: two bases: .*own.yaml:3"),
         ("  rehearsal: {stage: pretrain}\n", "modules.rehearsal: the name means something else"),
         ("  scored: {stage: pretrain}\n", "modules.scored: the name means something else"),
+        # Prefect's artifacts have small letters and dashes alone.
+        ("  SFT: {stage: sft}\n", r"own.yaml:3: modules.SFT: the name is too like 'sft', which is taken"),
+        ("  Evaluate: {stage: sft}\n", "modules.Evaluate: the name is too like 'evaluate', which is taken"),
+        ("  Superseded: {stage: sft}\n", "modules.Superseded: the name is too like 'superseded'"),
+        ("  a: {stage: sft, base: Pretrain}\n", r"a.sft.base: found 'Pretrain'.*did you mean pretrain\?"),
     ],
 )
 def test_a_mistake_in_a_name_a_kind_or_a_base_is_told(load: Load, modules: str, told: str) -> None:

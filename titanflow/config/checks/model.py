@@ -103,8 +103,8 @@ def _stretched(args: dict[str, Any], llama: dict[str, Any]) -> Found:
         if _is_number(given.get(key)) and not 0 < given[key] < math.inf:
             yield (key,), f"found {given[key]}", "a number above 0"
     for low, high in (numbers[:2], numbers[2:]):
-        if all(_is_number(given.get(key)) for key in (low, high)) and given[low] >= given[high] > 0:
-            yield (high, low), f"{low} is {given[low]} and {high} {given[high]}", f"{low} below {high}"
+        if all(_is_number(given.get(key)) for key in (low, high)) and given[low] > given[high] > 0:
+            yield (high, low), f"{low} is {given[low]} and {high} {given[high]}", f"{high} above {low}"
 
 
 def _dropout(args: dict[str, Any]) -> Found:
