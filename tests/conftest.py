@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -24,6 +25,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # transformers copies a model's code there to import it, and two processes may copy at once.
 MODULES = tempfile.TemporaryDirectory(prefix="transformers-modules-")
 os.environ["HF_MODULES_CACHE"] = MODULES.name
+# Each of a thousand processes would compile the whole project anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A shell starts its background jobs with SIGINT ignored, and what a test interrupts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples each time, however slow the machine; `--hypothesis-profile many` tries ten times as many.

@@ -111,4 +111,5 @@ def _deployment(name: str, arguments: list[str]) -> None:
     values = dict(value.split("=", 1) for option, value in pairwise(arguments) if option == "--param")
     assert set(values) <= set(inspect.signature(pretrain_sft.fn).parameters)
     overrides = json.loads(values.get("overrides", "{}"))
-    check_settings([f"{key}={json.dumps(value)}" for key, value in overrides.items()])
+    settings = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+    check_settings(settings, values.get("experiment") or "stdlib")

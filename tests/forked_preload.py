@@ -2,7 +2,7 @@
 
 from titan.patches import apply_patches
 
-apply_patches(["cpu_device", "peak_flops"])
+apply_patches(["late_compile", "cpu_device", "peak_flops"])
 
 import torchtitan.train  # noqa: E402, F401
 import transformers  # noqa: E402, F401

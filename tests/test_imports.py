@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from titanflow.planning.launch import MODULES
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -33,6 +35,11 @@ def test_titan_imports_no_prefect() -> None:
 def test_titanflow_imports_neither_torch_nor_prefect() -> None:
     statement = "import " + ", ".join(modules_of("titanflow"))
     assert loaded_after(statement, "torch", "prefect", "flows", "tasks", "titan", "datasets", "transformers") == []
+
+
+def test_a_stage_imports_nothing_slow_before_it_has_read_what_it_is_to_do() -> None:
+    statement = "import " + ", ".join(sorted(set(MODULES.values())))
+    assert loaded_after(statement, "torch", "torchtitan", "transformers", "datasets", "lm_eval") == []
 
 
 def test_the_package_alone_imports_nothing_of_itself_and_nothing_slow() -> None:

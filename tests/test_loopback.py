@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -15,9 +16,13 @@ DEAD = "http://127.0.0.1:9"
 
 
 @pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
+    urllib.request.install_opener(None)
+    yield
+    # urllib keeps the proxies of the first address that it opened, for all that a process opens later.
+    urllib.request.install_opener(None)
 
 
 async def answers(scope, receive, send):

@@ -228,7 +228,7 @@ def test_an_sft_starts_from_a_finished_run_s_folder(finished: Cli) -> None:
     base = finished.run_folder / "pretrain"
     experiment = yaml.safe_load((finished.configs / "experiments" / "tiny.yaml").read_text())
     sft = experiment["modules"]["sft"]
-    sft["overrides"]["sft"] = {"base": str(base)}
+    sft["base"] = str(base)
     (finished.configs / "experiments" / "later.yaml").write_text(
         yaml.safe_dump({**experiment, "exp_name": "later", "modules": {"sft": sft}})
     )

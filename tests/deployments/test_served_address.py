@@ -1,5 +1,6 @@
 """Which server a served machine uses, and when it starts one."""
 
+import functools
 import os
 import socket
 import tempfile
@@ -68,7 +69,8 @@ def test_a_second_one_in_its_home_is_refused_as_long_as_the_first_runs(tmp_path:
             pass
 
 
-def test_a_taken_port_is_told_with_what_mends_it(tmp_path: Path) -> None:
+def test_a_taken_port_is_told_with_what_mends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "healthy", functools.partial(server.healthy, timeout=0.1))
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         port = stranger.getsockname()[1]
         # The listener takes the connection, and nobody ever answers.

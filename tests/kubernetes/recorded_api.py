@@ -67,7 +67,7 @@ def recorded_api(kubeconfig: Path, namespace: str = "default") -> Iterator[Recor
         "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
     }
     kubeconfig.write_text(yaml.safe_dump(config))
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield api

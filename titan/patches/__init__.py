@@ -9,6 +9,7 @@ from titan.patches import (
     deepseek_args,
     deepseek_yarn,
     experts_on_cpu,
+    late_compile,
     llama4_adapter,
     lone_checkpoint,
     peak_flops,
@@ -24,6 +25,7 @@ __all__ = ["Patch", "PatchContext", "all_patches", "apply_patches"]
 def all_patches() -> list[Patch]:
     """Every patch, in the order of application."""
     return [
+        late_compile.PATCH,
         cpu_device.PATCH,
         experts_on_cpu.PATCH,
         deepseek_args.PATCH,

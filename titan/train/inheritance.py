@@ -17,7 +17,7 @@ from titanflow.planning.origin.inheritance import inheritance_table
 from titanflow.runs.contract import StageRun
 from titanflow.runs.results import InheritanceRow
 
-LONGER = "set sft.allow_longer_context: true, or sft.change_rope: true with another RoPE"
+LONGER = "set training.allow_longer_context: true, or model.change_rope: true with another RoPE"
 
 
 def check_inheritance(base: BaseArchitecture, run: StageRun) -> list[InheritanceRow]:
@@ -102,8 +102,9 @@ def _tokenizer_problems(base: BaseArchitecture, run: StageRun) -> list[Problem]:
 
 
 def _length_problems(base: BaseArchitecture, run: StageRun) -> list[Problem]:
-    seq_len, sft = _seq_len(run), run.config.get("sft") or {}
-    if sft.get("allow_longer_context") or sft.get("change_rope") or not base.seq_len or seq_len <= base.seq_len:
+    seq_len, model, training = (_seq_len(run), *(run.config.get(name) or {} for name in ("model", "training")))
+    is_allowed = training.get("allow_longer_context") or model.get("change_rope")
+    if is_allowed or not base.seq_len or seq_len <= base.seq_len:
         return []
     return [
         Problem(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from dataclasses import asdict, field, fields, make_dataclass
+from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from titan.train.inheritance import inherited_args
@@ -34,8 +34,12 @@ _TYPES = get_type_hints(TRAINING_SECTIONS)
 JobConfig = make_dataclass(
     "JobConfig",
     [
-        (section.name, _TYPES[section.name], field(default_factory=_TYPES[section.name]))
-        for section in fields(TRAINING_SECTIONS)
+        (
+            one.name,
+            _TYPES[one.name],
+            field(default_factory=_TYPES[one.name]) if is_dataclass(_TYPES[one.name]) else None,
+        )
+        for one in fields(TRAINING_SECTIONS)
     ],
 )
 

@@ -109,7 +109,7 @@ def _beginning(run: StageRun) -> Path:
     if folder is not None and not folder.is_dir():
         where = "" if folder.is_absolute() else f" (looked for it in {Path.cwd()})"
         expected = "the weights that the stage began with, where they were"
-        key = "sft.base" if run.base else "checkpoint.initial_load_path"
+        key = "base" if run.base else "checkpoint.initial_load_path"
         raise ConfigError(run.placed([Problem(f"{folder} isn't there{where}", key, expected=expected)]))
     if folder is not None and not is_hugging_face(folder) and (folder / RESULT_FILE).is_file():
         folder = finished_training(folder)[1].export

@@ -300,7 +300,7 @@ class Trainer(torchtitan.train.Trainer):
         if config.initial_load_path:
             weights = named_weights(Path(config.initial_load_path))
             self.checkpointer.initial_load_path = str(weights.whole)
-            grows = bool(self.job_config.sft.new_special_tokens)
+            grows = bool(self.job_config.tokenizer.new_special_tokens)
             if resumes or self.job_config.lora.rank or weights.adapters or grows:
                 load_weights(self.model_parts, weights, self.checkpointer.sd_adapter, grows=grows)
                 return

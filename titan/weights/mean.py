@@ -103,6 +103,8 @@ def make_mean(name: str, mean: Mean, stages: Mapping[str, Path], folder: Path) -
     # Nothing was trained here. Of a best checkpoint each step had as many tokens.
     changes |= {"tokens": result.tokens * step // result.step if best else 0, "seconds": 0.0, "best": best}
     changes |= dict.fromkeys(("tokens_per_second", "peak_memory_bytes"))
+    # Of models each of which may have had a moving mean of its own.
+    changes |= {} if best else {"ema": None}
     written = result.model_copy(update=changes)
     write_result(folder, written)
     return written

@@ -255,9 +255,9 @@ def base_checkpoint(training: Training) -> Path:
         checkpoint = training.base.result.checkpoint
     if checkpoint is None:
         expected = f"the folder that it was trained on, with {RESULT_FILE} or {CONFIG_FILE}"
-        raise ConfigError(Problem(f"the base of {run.folder} isn't there: {run.base}", "sft.base", expected=expected))
+        raise ConfigError(Problem(f"the base of {run.folder} isn't there: {run.base}", "base", expected=expected))
     if run.base_digest and checkpoint_digest(checkpoint) != run.base_digest:
         found = f"{checkpoint} isn't what {run.folder} was trained on: its files have changed"
         hint = "an adapter fits the weights that it was trained on, and no others: train it again"
-        raise ConfigError(Problem(found, "sft.base", hint=hint))
+        raise ConfigError(Problem(found, "base", hint=hint))
     return checkpoint

@@ -103,19 +103,19 @@ def is_mutable(argument: str) -> bool:
 
 
 def may_differ(argument: str, config: Mapping[str, Any]) -> bool:
-    """Whether a stage with this config may set an argument of its base's model: RoPE's by ``sft.change_rope``."""
+    """Whether a stage with this config may set an argument of its base's model: RoPE's by ``model.change_rope``."""
     return is_mutable(argument) or changes_rope(argument, config)
 
 
 def changes_rope(argument: str, config: Mapping[str, Any]) -> bool:
     """Whether an argument is RoPE's, by its dotted name, and a stage with this config asks to change that."""
-    asked = (config.get("sft") or {}).get("change_rope")
+    asked = (config.get("model") or {}).get("change_rope")
     return bool(asked) and ROPE.fullmatch(argument) is not None
 
 
 def free_rope(argument: str) -> str:
     """The end of a hint that an argument of the base may be another by a flag; empty for one that may not."""
-    return "; for longer rows sft.change_rope: true lets it differ" if ROPE.fullmatch(argument) else ""
+    return "; for longer rows model.change_rope: true lets it differ" if ROPE.fullmatch(argument) else ""
 
 
 def _meant(value: Any) -> Any:

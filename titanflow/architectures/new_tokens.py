@@ -10,7 +10,7 @@ from titanflow.runs.contract import StageRun
 
 def new_tokens(run: StageRun) -> list[str]:
     """The control tokens that the stage adds to its base's."""
-    return list((run.config.get("sft") or {}).get("new_special_tokens") or [])
+    return list((run.config.get("tokenizer") or {}).get("new_special_tokens") or [])
 
 
 def token_rows(rows: int, run: StageRun) -> int:

@@ -1,4 +1,4 @@
-"""Finds a fine-tuning stage's base outside of its experiment, by what ``sft.base`` says."""
+"""Finds a fine-tuning stage's base outside of its experiment, by what ``base`` says."""
 
 from __future__ import annotations
 

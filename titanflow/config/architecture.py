@@ -32,8 +32,8 @@ from titanflow.runs.contract import StageKind
 if TYPE_CHECKING:
     from titanflow.config.module import Module
 
-SECTIONS = ("model", "experimental", "sft", "training")
-"""The sections of a training module that say which model is built; of ``training`` the length of its rows."""
+SECTIONS = ("base", "base_revision", "model", "experimental", "training")
+"""The keys and sections of a training module that say which model is built; of ``training`` the length of its rows."""
 
 
 @dataclass
@@ -123,27 +123,31 @@ def resolve_architecture(part: ModelPart, model_schema: Schema, earlier: Mapping
 
 def _has_base(part: ModelPart) -> bool:
     """Whether the training starts from another: an sft does, a pretraining where one is named."""
-    named = _section(part.sections, "sft").get("base")
-    return part.kind != "pretrain" or isinstance(named, dict) or (isinstance(named, Leaf) and named.value is not None)
+    return part.kind != "pretrain" or _named_base(part) is not None
+
+
+def _named_base(part: ModelPart) -> Leaf | Tree | None:
+    """What is written as the base; None for nothing or null."""
+    named = part.sections.get("base")
+    return None if isinstance(named, Leaf) and named.value is None else named
 
 
 def _find_base(part: ModelPart, earlier: Mapping[str, Module]) -> tuple[BaseArchitecture | None, list[Problem]]:
     """What a training starts from: an earlier module or an outside model; None after a mistake."""
-    section = _section(part.sections, "sft")
-    named, revision = section.get("base"), section.get("base_revision")
-    if isinstance(named, Leaf) and named.value is None:
-        return None, []  # The schema's check reports it.
+    named, revision = _named_base(part), part.sections.get("base_revision")
     if part.kind == "prefer" and named is None:
         expected = "the model whose answers are to become better: a module, a folder, or owner/name on the Hub"
         return None, [Problem("a stage of the kind prefer needs a base", f"{part.module}.base", part.origin, expected)]
     if isinstance(named, dict):
         return _averaged(part, plain(named), first_origin(named) or part.origin, earlier)
-    wanted = str(named.value) if isinstance(named, Leaf) else "pretrain"
+    if named is None:
+        named = part.sections["base"] = Leaf("pretrain", "default")
+    wanted = str(named.value)
     trained = {name: one for name, one in earlier.items() if one.trains}
     other = named_module(wanted, trained) if wanted != BASE else None
     if other is not None:
         return _planned(other), []
-    key, origin = f"{part.module}.sft.base", named.origin if isinstance(named, Leaf) else ""
+    key, origin = f"{part.module}.base", named.origin
     try:
         base = outside_base(wanted, str(revision.value) if isinstance(revision, Leaf) and revision.value else None)
     except ConfigError as error:
@@ -154,7 +158,7 @@ def _find_base(part: ModelPart, earlier: Mapping[str, Module]) -> tuple[BaseArch
         "a training module that is written before this one, the folder of a finished stage or of a model that "
         "transformers loads, or owner/name on the Hub"
     )
-    hint = misplaced_revision("sft.base", wanted) or did_you_mean(wanted, trained)
+    hint = misplaced_revision("base", wanted) or did_you_mean(wanted, trained)
     return None, [Problem(f"found {wanted!r}", key, origin, expected, hint)]
 
 
@@ -162,7 +166,7 @@ def _averaged(
     part: ModelPart, recipe: Any, origin: str, earlier: Mapping[str, Module]
 ) -> tuple[BaseArchitecture | None, list[Problem]]:
     """The first of the models whose mean is the base: all have its architecture. What they hold is checked later."""
-    key, trained = f"{part.module}.sft.base", [name for name, one in earlier.items() if one.trains]
+    key, trained = f"{part.module}.base", [name for name, one in earlier.items() if one.trains]
     if wrong := misshapen(recipe):
         return None, [Problem(wrong[0], key, origin, wrong[1])]
     named = named_stages(recipe)
@@ -174,8 +178,8 @@ def _averaged(
 
 
 def _placed(problem: Problem) -> str:
-    """The message, headed by its place: the problem's own key and origin become those of ``sft.base``."""
-    place = ": ".join(part for part in (problem.origin, problem.key) if part and part != "sft.base")
+    """The message, headed by its place: the problem's own key and origin become those of ``base``."""
+    place = ": ".join(part for part in (problem.origin, problem.key) if part and part != "base")
     return f"{place}: {problem.message}" if place else problem.message
 
 
@@ -214,7 +218,7 @@ def _inherited(base: BaseArchitecture, sections: Tree, section: Tree) -> Tree:
 def _inherit_args(part: ModelPart, found: Architecture, base: BaseArchitecture) -> None:
     """An sft keeps its base's architecture: arguments that it sets itself must equal the base's, unless mutable."""
     section, base_args, overrides = part.sections["model"], flatten(base.model_args), dict(leaves(found.overrides))
-    config = {"sft": {key: leaf.value for key, leaf in leaves(_section(part.sections, "sft"))}}
+    config = {"model": {key: leaf.value for key, leaf in leaves(section)}}
     wanted = {"name": (section["name"], base.model_name), "flavor": (section["flavor"], base.flavor)}
     # Of a custom family a plan knows only the overridden arguments; the stage knows all.
     known = {one: leaf for one, leaf in overrides.items() if one in base_args}

@@ -113,7 +113,8 @@ def _set_origins(module: Module, tree: Tree, overrides: Tree) -> None:
         origins["validation.seq_len"] = "as training.seq_len"
     for key in flatten(config):
         section, name = [*key.split("."), ""][:2]
-        is_ours = name in ours.get(section, {}).get("properties", {}) or section == "launcher"
+        own = ours.get(section)
+        is_ours = own is not None and (section == "launcher" or name in own.get("properties", (name,)))
         module.origins[key] = origins.get(key) or ("default" if is_ours else base)
     arguments = {key: leaf.origin for key, leaf in leaves(overrides)}
     for key in flatten(module.model_args):

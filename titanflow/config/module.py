@@ -49,6 +49,12 @@ class Module:
         """Whether torchtitan runs it."""
         return self.framework == "torchtitan"
 
+    def value(self, key: str) -> Any:
+        """The value of a dotted key of the config; None where a section lacks it, or is left empty."""
+        section, _, name = key.partition(".")
+        found = self.config.get(section)
+        return (found or {}).get(name) if name else found
+
     def is_written(self, key: str) -> bool:
         """Whether someone wrote the key, so that its value isn't a default."""
         return is_written(self.origins, key)
@@ -75,7 +81,7 @@ def stage_schema(kind: StageKind, read: Callable[[type], Schema] = dataclass_sch
     longer.
     """
     if kind == "publish":
-        return read(Publish)
+        return bounded(read(Publish), bounds.PUBLISH)
     if kind == "evaluate":
         return bounded(read(Evaluate), bounds.EVALUATE)
     merged = merge_schemas(inline(load_snapshot()["job_config"]), read(TRAINING_SECTIONS))

@@ -10,11 +10,23 @@ from typing import Any
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.files.tree import ConfigTree, Room
 from titanflow.config.ignored import Ignored
+from titanflow.config.keys.experiment import BASE_KEYS
 from titanflow.files.interpolation import replaced
 from titanflow.files.json_source import GIVEN, parse_tree
 from titanflow.files.toml_source import read_toml
-from titanflow.files.yaml_source import Leaf, Tree, display, emptied, first_origin, in_one_line, merge, read_tree
-from titanflow.runs.contract import StageKind
+from titanflow.files.yaml_source import (
+    BY_NAME,
+    Leaf,
+    Tree,
+    display,
+    emptied,
+    first_origin,
+    in_one_line,
+    merge,
+    plain,
+    read_tree,
+)
+from titanflow.runs.contract import TRAINED, StageKind
 
 DATA = ("data", "validation_data")
 """The sections that a data file may be."""
@@ -84,7 +96,8 @@ def merge_files(entry: Entry, configs: ConfigTree, kind: StageKind, framework: s
         if section is not None:
             files.tree = {**files.tree, name: section}
     files.lay_over(entry.spec.get("overrides"))
-    _lay_over_base(files, entry)
+    if kind in TRAINED:
+        _lay_over_base(files, entry.spec, entry.key)
     files.problems += emptied(files.tree, entry.settings, f"{entry.name}.")
     files.lay_over(entry.settings)
     for name in DATA:
@@ -92,19 +105,16 @@ def merge_files(entry: Entry, configs: ConfigTree, kind: StageKind, framework: s
     return files
 
 
-def _lay_over_base(files: ModuleFiles, entry: Entry) -> None:
-    """Puts the entry's ``base`` where its stage looks for it; refuses a second one in its ``overrides``."""
-    base, key = entry.spec.get("base"), f"{entry.key}.base"
-    # The check of the entry refuses a base of another type.
-    if not (isinstance(base, dict) or (isinstance(base, Leaf) and isinstance(base.value, str))):
-        return
-    overrides = entry.spec.get("overrides")
-    section = overrides.get("sft") if isinstance(overrides, dict) else None
-    second = section.get("base") if isinstance(section, dict) else None
-    if second is not None:
-        place = f"overrides.sft.base ({first_origin(second)})"
-        files.problems.append(Problem(f"two bases: this one and {place}", key, first_origin(base), "one of them"))
-    files.lay_over({"sft": {"base": base}})
+def _lay_over_base(files: ModuleFiles, spec: Tree, place: str) -> None:
+    """Takes the base from the entry, beside the names of its files; ``overrides`` is no second place for it."""
+    overrides = spec.get("overrides")
+    for key in BASE_KEYS:
+        if isinstance(overrides, dict) and key in overrides:
+            origin, hint = first_origin(overrides[key]), f"write it into {place}, beside `config` and `data`"
+            files.problems.append(Problem("found a base", f"{place}.overrides.{key}", origin, f"{place}.{key}", hint))
+        # The check of the entry refuses a value of another type.
+        if key in spec and isinstance(plain(spec[key]), str | dict | None):
+            files.tree = {**files.tree, key: spec[key]}
 
 
 def _module_file(files: ModuleFiles, entry: Entry, kind: StageKind, framework: str) -> Tree | None:
@@ -174,7 +184,17 @@ def _over_parents(tree: Tree, path: Path | None, room: Room, below: tuple[Path, 
             cycle = " → ".join(display(file) for file in (*below, parent))
             raise ConfigError(Problem(f"a cycle: {cycle}", key="extends", origin=leaf.origin))
         merged = merge(merged, _extended(parent, room, below))
-    return merge(merged, tree)
+    return merge(merged, _leaving_out(tree, merged))
+
+
+def _leaving_out(tree: Tree, below: Tree) -> Tree:
+    """Takes the modules that a tree sets to null out of ``below``, which it extends, and out of the tree."""
+    modules, extended = tree.get(BY_NAME), below.get(BY_NAME)
+    if not isinstance(modules, dict) or not isinstance(extended, dict):
+        return tree
+    nothing = [name for name, one in modules.items() if isinstance(one, Leaf) and one.value is None]
+    gone = [name for name in nothing if extended.pop(name, None) is not None]
+    return {**tree, BY_NAME: {name: one for name, one in modules.items() if name not in gone}}
 
 
 def _parents(path: Path | None, extends: Leaf | Tree) -> Iterator[Leaf]:

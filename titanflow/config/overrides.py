@@ -12,7 +12,7 @@ from titanflow.common.utf8_mode import utf8_problem
 from titanflow.config.files.foreign_names import foreign_hint
 from titanflow.config.files.scheduler_names import scheduler_hint
 from titanflow.config.files.schema import closest, dataclass_schema, known_keys
-from titanflow.config.keys.experiment import ExperimentSpec
+from titanflow.config.keys.experiment import BASE_KEYS, ExperimentSpec
 from titanflow.config.module import stage_schema
 from titanflow.config.stages import kind_of
 from titanflow.files.interpolation import replaced
@@ -26,11 +26,10 @@ from titanflow.files.yaml_source import (
     parse_mapping,
     parse_scalar,
     set_leaf,
-    take_out,
 )
 from titanflow.runs.contract import StageKind
 
-FILE_KEYS = ("framework", "stage", "base", "config", "model", "data", "validation_data")
+FILE_KEYS = ("framework", "stage", "config", "model", "data", "validation_data")
 """Keys of a module that name a file; with keys below them they are sections."""
 
 
@@ -127,10 +126,6 @@ def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Settin
         hint = f"`{setting.key}=null` leaves the module out"
         return Problem("names a module, not a value in it", key=setting.key, origin=setting.origin, hint=hint)
     # And so may those below its overrides: `modules.pretrain.overrides.training.steps`.
-    if key.partition(".")[0] == "base":
-        take_out(over[module], ["sft.base"])  # The same key by its other name: the later one counts.
-        if not over[module].get("sft", True):
-            del over[module]["sft"]
     target = spec if _is_of_spec(kind_of(module, spec), key, tree) else over[module]
     return _lay(target, key.removeprefix("overrides."), setting, tree)
 
@@ -145,7 +140,7 @@ def _lay(target: Tree, key: str, setting: Setting, tree: Leaf | Tree) -> Problem
 
 def _is_of_spec(kind: StageKind | None, key: str, value: Leaf | Tree) -> bool:
     """Whether a module's key belongs to its entry in the experiment's file, rather than to its stage's config."""
-    if key.partition(".")[0] in ("params", "base"):
+    if key.partition(".")[0] in ("params", *BASE_KEYS):
         return True
     if key in FILE_KEYS:
         # A section is laid over the file's content. A publication's `model` is the name of a stage.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titanflow.common.errors import Problem, did_you_mean
 from titanflow.config.files.foreign_names import KINDS as FOREIGN_KINDS
 from titanflow.config.files.schema import dataclass_schema
-from titanflow.config.keys.experiment import ExperimentSpec
+from titanflow.config.keys.experiment import BASE_KEYS, ExperimentSpec
 from titanflow.config.means.recipe import averaged_stages, means_of
 from titanflow.files.yaml_source import Leaf, Tree, first_origin, plain
 from titanflow.runs.contract import KIND_OF, KINDS, StageKind
@@ -38,24 +38,14 @@ def kind_of(name: str, spec: Leaf | Tree | None) -> StageKind | None:
     return None if found == "prepare" else found
 
 
+def alike(name: str) -> str:
+    """What two names share that would be one in Prefect's artifacts, a cluster's jobs and on some file systems."""
+    return name.lower().replace("_", "-")
+
+
 def is_name(name: str) -> bool:
     """Whether a stage, or a mean of stages, may have this name, which its folder has, too."""
     return _NAME.fullmatch(name) is not None
-
-
-def twin_of(name: str, taken: Iterable[str]) -> str | None:
-    """The taken name that is this one but for its case, or a dash in place of an underscore: Prefect keeps such names
-    apart no more than some file systems do."""
-    return next((one for one in taken if _folded(one) == _folded(name)), None)
-
-
-def told_of(name: str, twin: str) -> str:
-    """What is wrong with a name that has a twin."""
-    return "the name means something else" if name == twin else f"the name is too like {twin!r}, which is taken"
-
-
-def _folded(name: str) -> str:
-    return name.lower().replace("-", "_")
 
 
 def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list[Problem]:
@@ -71,16 +61,20 @@ def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list
         return [
             Problem("the module's name says no kind of stage", key, origin, f"a key `stage`: {', '.join(kinds)}", hint)
         ]
-    kinds_names = [one for one, other in KIND_OF.items() if other != kind]
-    taken = (*earlier, *TAKEN, *dataclass_schema(ExperimentSpec)["properties"], *kinds_names)
-    if twin := twin_of(name, taken):
-        return [Problem(told_of(name, twin), key, origin, "another name")]
+    is_key = name in dataclass_schema(ExperimentSpec)["properties"]
+    is_other = any(alike(one) == alike(name) and other != kind for one, other in KIND_OF.items())
+    if is_key or alike(name) in TAKEN or is_other:
+        return [Problem("the name means something else", key, origin, "another name")]
     if not is_name(name):
         return [Problem(f"found {name!r}", key, origin, NAME_EXPECTED)]
-    base = spec.get("base")
-    if kind in LONE and base is not None and plain(base) is not None:
+    named = [(one, spec[one]) for one in BASE_KEYS if plain(spec.get(one)) is not None]
+    if kind in LONE and named:
         expected = "no base: nothing is trained here"
-        return [Problem(f"found {plain(base)!r}", f"{key}.base", first_origin(base) or origin, expected)]
+        return [
+            Problem(f"found {plain(it)!r}", f"{key}.{one}", first_origin(it) or origin, expected) for one, it in named
+        ]
+    if same := [one for one in earlier if alike(one) == alike(name)]:
+        return [Problem(f"differs from {same[0]} in case, dashes and underscores alone", key, origin, "another name")]
     twins = [one.name for one in earlier.values() if one.kind == kind and kind in LONE]
     return [Problem(f"is of the kind {kind}, as {twin} is", key, origin, f"one module {kind}") for twin in twins]
 

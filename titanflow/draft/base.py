@@ -70,7 +70,9 @@ class Base:
             return {}
         if not self._lacks(LLAMA3):
             return {"chat": {"template": LLAMA3}}
-        return {"chat": {"template": ZEPHYR}} if reads_text else {"sft": {"new_special_tokens": self._lacks(CHATML)}}
+        if reads_text:
+            return {"chat": {"template": ZEPHYR}}
+        return {"tokenizer": {"new_special_tokens": self._lacks(CHATML)}}
 
     def _lacks(self, template: str) -> list[str]:
         """The special tokens of a built-in template that the tokenizer hasn't."""

@@ -84,6 +84,8 @@ def _sft(draft: Draft, fit: Fit) -> Iterator[str]:
         yield "    config: sft_lora.yaml      # adapters: the whole model's gradients don't fit this device"
     else:
         yield "    config: sft.yaml"
+    if draft.base is not None and draft.text is None:
+        yield f"    {_flow({'base': draft.base.named})[1:-1]}"
     longer, held_out = chats.longer(draft.chat_row), chats.held_out(draft.chat_row)
     long = f"; about {short(longer)} longer than a row are left out" if longer else "; nearly all fit into a row"
     yield f"    # {_described(chats.seen)}, about {chats.mean:.0f} tokens each{long}"
@@ -91,13 +93,10 @@ def _sft(draft: Draft, fit: Fit) -> Iterator[str]:
         yield f"    # malformed rows are left out and counted; found: {len(chats.seen.malformed)}"
     yield f"    data: &items {_flow(_data(chats.seen, {'dev': held_out, 'test': held_out}))}"
     yield "    overrides:"
-    if draft.base is not None:
-        said = draft.base.conversations(reads_text=draft.text is not None)
-        base = {"base": draft.base.named} if draft.text is None else {}
-        if sft := {**base, **said.get("sft", {})}:
-            yield f"      sft: {_flow(sft)}"
-        if "chat" in said:
-            yield f"      chat: {_flow(said['chat'])}      # the base has its tokens, and no template"
+    said = draft.base.conversations(reads_text=draft.text is not None) if draft.base is not None else {}
+    for section, values in said.items():
+        why = "      # the base has its tokens, and no template" if section == "chat" else ""
+        yield f"      {section}: {_flow(values)}{why}"
     passes = steps * rows / max(1, chats.seen.rows - longer - 2 * held_out)
     yield f"      # {passes:.2g} passes over the conversations"
     yield f"      training: {_flow(_training(draft, fit, draft.chat_row, rows, steps))}"

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from titanflow.common.errors import ConfigError, Problem
+from titanflow.files.alias_size import BoundedAliases
 from titanflow.files.yaml_source import display, refusing_what_is_no_yaml
 
 _Base: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
@@ -24,7 +25,7 @@ class Function:
     name: str
 
 
-class _Loader(_Base):
+class _Loader(BoundedAliases, _Base):
     """Reads ``!function`` as its name."""
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from titanflow.files.alias_size import BoundedAliases
+
 FLOAT = re.compile(
     r"^[-+]?(?:\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|nan)$", re.I
 )
@@ -19,7 +21,7 @@ TAG = "tag:yaml.org,2002:"
 _REPLACED = (f"{TAG}float", f"{TAG}int", f"{TAG}timestamp")
 
 
-class Loader(yaml.SafeLoader):
+class Loader(BoundedAliases, yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2's numbers, and without dates."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML reads a class attribute)
@@ -35,8 +37,9 @@ class Loader(yaml.SafeLoader):
             message = f"{str(node.value)[:40]!r} can't be read as {node.tag.removeprefix(TAG)}"
             raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from error
 
-    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """As PyYAML's, which lays merged keys into the node itself: whoever reads it again finds them twice."""
+        # A tag such as !!map makes it ask this of any node.
         merges = isinstance(node, yaml.MappingNode) and any(key.value == "<<" for key, _ in node.value)
         return super().construct_mapping(copy.deepcopy(node) if merges else node, deep)
 

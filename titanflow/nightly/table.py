@@ -131,7 +131,8 @@ def _without_an_end(folder: Path, published: StageResult | None) -> tuple[str, s
             error = StageError.read(folder / stage)
             return "failed", f"{stage}: {error.type}: {_first_line(error.message)}"
     begun = [stage for stage, record in stages.items() if not record.finished]
-    if stages and not begun and _planned(folder) == set(stages):
+    # A later run may have made a part alone (`only`), and its plan is the one that is left.
+    if (planned := _planned(folder)) and not begun and planned <= set(stages):
         return "finished", ""
     return "stopped", f"in {begun[-1]}, without an error" if begun else "without an error"
 

@@ -117,7 +117,7 @@ def _add_training(inputs: StageInputs, module: Module, run: StageRun) -> None:
     origin = module.origins.get(GLOBAL, "") if is_set else f"{LOCAL} on each data-parallel rank"
     inputs.add(f"{module.name}.{GLOBAL}", global_batch_size(run.config), origin)
     if module.base is not None and module.base.digest:
-        inputs.add(f"{module.name}.sft.base: content", module.base.digest, module.origins.get("sft.base", ""))
+        inputs.add(f"{module.name}.base: content", module.base.digest, module.origins.get("base", ""))
     if custom_import(run.config):
         # A plan can't know the model's arguments or what it computes, so the config and the code's files count.
         for name, value in flatten(module.model_overrides).items():

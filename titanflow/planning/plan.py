@@ -112,7 +112,7 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
             plan.reason += f"; {night.described}" if found.state == "RUN" else ""
         if found.state == "RUN" and (note := validation_note(config.modules.get(stage))):
             plan.reason += f"; {note}"
-        if found.state in ("RUN", "RESUME"):
+        if found.state in ("RUN", "RESUME", "EXTEND"):
             plan.reason = "; ".join([plan.reason, *training_notes(stage_run)])
         plan.reason = "; ".join([plan.reason, *best_notes(stage_run, stages)])
         if plan.is_job and found.state != "CACHED":

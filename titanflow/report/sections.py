@@ -9,6 +9,7 @@ from typing import Any
 
 from titanflow.common.errors import TitanflowError
 from titanflow.common.quantities import duration, short
+from titanflow.config.means.recipe import means_of
 from titanflow.publish.bundle import WEIGHTS
 from titanflow.publish.card.score_table import Z95, Score, columns, score_rows, share_bounds
 from titanflow.report.contents import RunContents, StageContents
@@ -44,12 +45,16 @@ class Interval:
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """The model behind a name in the table of scores: a folder, and the SHA-256 of its first weight files."""
+    """The model behind a name in the table of scores: a folder, and the SHA-256 of its first weight files.
+
+    ``mean`` says of which models it is the mean, if it is one.
+    """
 
     name: str
     folder: str
     weights: list[tuple[str, str]]
     more: int
+    mean: str
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,10 @@ def evaluated_models(run: RunContents) -> list[EvaluatedModel]:
     evaluation = run.evaluation
     if evaluation is None or not evaluation.scores:
         return []
-    found, root = [], run.folder.resolve()
+    found, root, stage = [], run.folder.resolve(), run.of_kind("evaluate")
+    given = means_of(stage.run.config) if stage and stage.run else {}
+    # Of the best checkpoint of a training the result says which step it is.
+    means = {name: mean for name, mean in given.items() if name not in evaluation.best}
     for name in columns(evaluation, run.outcome):
         if (folder := evaluation.folders.get(name)) is None:
             continue
@@ -124,7 +132,8 @@ def evaluated_models(run: RunContents) -> list[EvaluatedModel]:
             (file, sha256) for file, sha256 in evaluation.digests.get(name, {}).items() if WEIGHTS.fullmatch(file)
         ]
         shown = folder.resolve().relative_to(root) if folder.resolve().is_relative_to(root) else folder
-        found.append(EvaluatedModel(name, str(shown), weights[:SHOWN_WEIGHTS], len(weights[SHOWN_WEIGHTS:])))
+        mean = str(means.get(name, ""))
+        found.append(EvaluatedModel(name, str(shown), weights[:SHOWN_WEIGHTS], len(weights[SHOWN_WEIGHTS:]), mean))
     return found
 
 

@@ -53,7 +53,14 @@ def continued(run: StageRun, text: str, as_chat: bool) -> str:
     return str(tokenizer.decode([one for one in answer if one not in (ends if isinstance(ends, list) else [ends])]))
 
 
-@pytest.mark.parametrize(("ranks", "extra"), [(1, {}), (2, CHATS)], ids=["text on one rank", "chats on two"])
+WAYS: dict[str, tuple[int, dict[str, Any]]] = {
+    "text on one rank": (1, {}),
+    "chats on two": (2, CHATS),
+    "tensor parallelism": (2, {"parallelism": {"tensor_parallel_degree": 2}}),
+}
+
+
+@pytest.mark.parametrize(("ranks", "extra"), WAYS.values(), ids=list(WAYS))
 def test_answers_are_the_exported_models_and_losses_those_without_them(
     bench: Workbench, ranks: int, extra: dict[str, Any]
 ) -> None:
@@ -65,7 +72,7 @@ def test_answers_are_the_exported_models_and_losses_those_without_them(
     assert [(one["step"], one["prompt"]) for one in found] == [(step, one) for step in (1, 10, 20) for one in PROMPTS]
     last = {one["prompt"]: one["answer"] for one in found if one["step"] == 20}
     assert all(last.values())
-    assert last == {prompt: continued(asked, prompt, as_chat=bool(extra)) for prompt in PROMPTS}
+    assert last == {prompt: continued(asked, prompt, as_chat=extra is CHATS) for prompt in PROMPTS}
     assert not (plain.folder / SAMPLES_FILE).exists()
     assert f"{PROMPTS[0]} → " in (asked.folder / "log.txt").read_text()
 

@@ -141,8 +141,8 @@ def test_rows_may_not_be_longer_than_the_bases(tmp_path, seq_len, refused):
 
 
 def test_a_longer_context_needs_its_flag_and_is_recorded(tmp_path):
-    run = sft(tmp_path, {"training": {"seq_len": 256}, "sft": {"allow_longer_context": True}})
-    longer = "256, longer than any row of pretrain's, by sft.allow_longer_context"
+    run = sft(tmp_path, {"training": {"seq_len": 256, "allow_longer_context": True}})
+    longer = "256, longer than any row of pretrain's, by training.allow_longer_context"
     assert f"Changed training.seq_len: 128 → {longer}" in rows_of(BASE, run)
     assert inherited_args(BASE, run)["max_seq_len"] == 256
     assert inherited_args(BASE, run)["rope_scaling_args.scaling_factor"] == 8.0
@@ -180,7 +180,7 @@ def test_a_tokenizer_may_only_grow_by_the_new_tokens(tmp_path):
     add_special_tokens(other, ["<|y|>", "<|x|>"])
     args = {**ARGS, "vocab_size": 260}
     base = dataclasses.replace(BASE, model_args=args, tokenizer=plain, tokenizer_digest=tokenizer_digest(plain))
-    flag = {"sft": {"new_special_tokens": ["<|x|>"]}}
+    flag = {"tokenizer": {"new_special_tokens": ["<|x|>"]}}
     run = sft(tmp_path, flag, tokenizer=grown)
     assert [line for line in rows_of(base, run) if "vocab" in line] == [
         "Changed model.vocab_size: 260 → 261, with <|x|>"

@@ -30,7 +30,7 @@ def test_it_begins_with_the_fp64_mean_on_one_rank_and_on_two(bench: Workbench) -
         run = bench.stage(
             name,
             LEFT_ALONE,
-            {"sft": {"base": {"mean": ["a", "b"], "weights": [0.25, 0.75]}}},
+            {"base": {"mean": ["a", "b"], "weights": [0.25, 0.75]}},
             kind="sft",
             stage=name,
             base=stages["a"],

@@ -47,7 +47,7 @@ def test_longer_rows_with_another_rope_have_the_same_logits_in_transformers(benc
     run = bench.stage(
         "longer",
         {"model": model, "training": {"steps": 2, "seq_len": LONGER}, "validation": {"seq_len": LONGER}},
-        {"sft": {"change_rope": True}},
+        {"model": {"change_rope": True}},
         base=base,
         model_overrides=changes,
         data=PreparedData(train=bench.data / "train"),

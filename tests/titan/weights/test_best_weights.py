@@ -131,5 +131,5 @@ def test_one_that_is_gone_is_refused_unless_it_was_taken(stage: Path, tmp_path: 
     (stage / "checkpoint" / "step-1" / ".metadata").unlink()
     assert made is not None
     assert make_mean("a.best", BEST, {"a": stage}, tmp_path / "a.best") is None
-    with pytest.raises(DataError, match="step 1 of a, the best of 2 .* wasn't kept"):
+    with pytest.raises(DataError, match=r"step 1 of a, the best of 2 .* wasn't kept"):
         make_mean("other", BEST, {"a": stage}, tmp_path / "other")

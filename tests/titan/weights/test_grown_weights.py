@@ -105,7 +105,7 @@ def test_a_stage_grows_and_its_export_has_the_tokens(bench, tmp_path: Path) -> N
     run = bench.stage(
         "sft",
         TRAINED,
-        {"sft": {"new_special_tokens": TOKENS}},
+        {"tokenizer": {"new_special_tokens": TOKENS}},
         stage="sft",
         base=tmp_path / "base",
         tokenizer=extended(tmp_path / "tokenizer"),

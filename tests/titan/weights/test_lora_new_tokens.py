@@ -121,7 +121,7 @@ def test_a_stage_trains_the_rows_and_peft_loads_them(bench, tmp_path: Path) -> N
     run = bench.stage(
         "sft",
         {"training": {"steps": 2, "mock_data": True}, "optimizer": {"lr": 1e-2}, "lr_scheduler": {"warmup_steps": 0}},
-        {"sft": {"new_special_tokens": TOKENS}},
+        {"tokenizer": {"new_special_tokens": TOKENS}},
         {"lora": {"rank": 2, "modules_to_save": HEADS, "peft_adapter": True}},
         stage="sft",
         base=base,

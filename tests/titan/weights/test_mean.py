@@ -13,7 +13,7 @@ from titan.export.export import export_checkpoint
 from titan.weights.mean import make_mean
 from titanflow.common.errors import DataError
 from titanflow.config.means.recipe import Mean
-from titanflow.runs.results import TrainResult, read_result
+from titanflow.runs.results import TrainResult, read_result, write_result
 
 
 def exported(source: Path, out: Path) -> dict[str, torch.Tensor]:
@@ -60,6 +60,15 @@ def test_a_mean_of_the_last_checkpoints_leaves_the_earlier_out(stages: dict[str,
     assert isinstance(result, TrainResult)
     assert [(part.stage, part.step) for part in result.mean_of] == [("long", 2), ("long", 3), ("long", 4)]
     assert (result.step, result.loss, result.export) == (4, None, None)
+
+
+def test_the_first_models_moving_mean_is_not_said_to_be_the_means(stages: dict[str, Path], tmp_path: Path) -> None:
+    result = read_result(stages["a"])
+    assert isinstance(result, TrainResult)
+    write_result(stages["a"], result.model_copy(update={"ema": 0.999}))
+    made = make_mean("avg", Mean(("a", "b"), (0.5, 0.5)), stages, tmp_path / "avg")
+    assert made is not None
+    assert made.ema is None
 
 
 def test_it_is_made_once_and_again_if_a_stage_changes(stages: dict[str, Path], tmp_path: Path) -> None:

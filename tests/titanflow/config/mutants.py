@@ -21,6 +21,7 @@ import yaml
 
 from titanflow.common.errors import ConfigError
 from titanflow.config.experiment import Experiment, load_experiment
+from titanflow.config.keys.experiment import BASE_KEYS
 from titanflow.config.overrides import FILE_KEYS, parameter_settings, parse_settings
 from titanflow.files.yaml_source import flatten
 
@@ -169,7 +170,7 @@ class Corpus:
         """Whether a line names a module's file, and no setting another."""
         _, settings = ROOTS[root]
         keys = place.keys[1:]
-        is_named = place.keys[0] == "modules" and len(keys) == 2 and keys[1] in FILE_KEYS
+        is_named = place.keys[0] == "modules" and len(keys) == 2 and keys[1] in (*FILE_KEYS, *BASE_KEYS)
         return is_named and not any(setting.startswith(f"{'.'.join(keys)}=") for setting in settings)
 
     @cached_property

@@ -10,7 +10,7 @@ SFT = """
     modules:
       sft:
         config: sft.yaml
-        overrides: {{sft: {{base: {base}}}}}
+        base: {base}
     """
 # torchtitan would load each of these without a word: no shape differs, or more is there than is asked for.
 UNPROTECTED = [("n_layers", 1), ("n_heads", 8), ("norm_eps", 1e-6), ("rope_theta", 10000)]
@@ -70,8 +70,8 @@ def test_the_attention_backend_is_the_stages_own(with_base: Path, load, mistakes
 def test_rows_are_longer_than_the_bases_only_with_the_flag(with_base: Path, load, mistakes) -> None:
     message = mistakes(with_base, "sft.training.seq_len=66")
     assert "found 66, and pretrain was trained with 64" in message
-    assert "set sft.sft.allow_longer_context: true" in message
-    sft = load(with_base, "sft.training.seq_len=66", "sft.sft.allow_longer_context=true").modules["sft"]
+    assert "set sft.training.allow_longer_context: true" in message
+    sft = load(with_base, "sft.training.seq_len=66", "sft.training.allow_longer_context=true").modules["sft"]
     assert sft.config["training"]["seq_len"] == 66
 
 
@@ -141,7 +141,7 @@ def test_so_does_one_of_the_overrides(write, mistakes, key: str, hint: str) -> N
 
 def test_a_base_that_isnt_there_is_named(write, mistakes) -> None:
     message = mistakes(write(experiments__exp=SFT.format(base="/nowhere/pretrain")))
-    assert "exp.yaml:5: sft.sft.base: found '/nowhere/pretrain'" in message
+    assert "exp.yaml:5: sft.base: found '/nowhere/pretrain'" in message
     assert "expected: a training module that is written before this one, the folder of a finished stage" in message
 
 
@@ -188,8 +188,8 @@ def test_a_family_that_the_snapshot_lacks_is_told_how_to_get_into_it(write, mist
 def test_rope_is_another_than_the_bases_only_with_the_flag(with_base: Path, load, mistakes) -> None:
     message = mistakes(with_base, "sft.model.rope_theta=300000.0")
     assert "sft.model.rope_theta: found 300000.0, and pretrain has " in message
-    assert "for longer rows sft.change_rope: true lets it differ" in message
-    longer = ("sft.training.seq_len=128", "sft.model.rope_theta=400000.0", "sft.sft.change_rope=true")
+    assert "for longer rows model.change_rope: true lets it differ" in message
+    longer = ("sft.training.seq_len=128", "sft.model.rope_theta=400000.0", "sft.model.change_rope=true")
     scaled = "sft.model.rope_scaling_args.scaling_factor=16.0"
     sft = load(with_base, *longer, scaled).modules["sft"]
     assert (sft.model_args["rope_theta"], sft.model_args["rope_scaling_args"]["scaling_factor"]) == (400000.0, 16.0)
@@ -198,16 +198,19 @@ def test_rope_is_another_than_the_bases_only_with_the_flag(with_base: Path, load
     assert "sft.model.n_layers: found 3" in mistakes(with_base, *longer, "sft.model.n_layers=3")
 
 
-SCALED = ["sft.sft.change_rope=true"]
-RETHETA = ["sft.sft.change_rope=true", "sft.model.rope_theta=2e4"]
+SCALED = ["sft.model.change_rope=true"]
+RETHETA = ["sft.model.change_rope=true", "sft.model.rope_theta=2e4"]
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        (["sft.sft.change_rope=true"], "sft.sft.change_rope: found true, and each of RoPE's arguments is that of"),
-        (["sft.sft.change_rope=true", "sft.model.rope_factor=4"], "sft.model.rope_factor: unknown key"),
-        (["sft.sft.change_rope=true", "sft.model.rope_theta=0"], "sft.model.rope_theta: found 0: no position could be"),
+        (["sft.model.change_rope=true"], "sft.model.change_rope: found true, and each of RoPE's arguments is that of"),
+        (["sft.model.change_rope=true", "sft.model.rope_factor=4"], "sft.model.rope_factor: unknown key"),
+        (
+            ["sft.model.change_rope=true", "sft.model.rope_theta=0"],
+            "sft.model.rope_theta: found 0: no position could be",
+        ),
         ([*RETHETA, "sft.model.rope_scaling_args.scaling_factor=-1.0"], "scaling_factor: found -1.0: no position"),
         ([*SCALED, "sft.model.rope_scaling_args.scaling_factor=0.5"], "found 0.5: it would leave fewer positions"),
         ([*SCALED, "sft.model.rope_scaling_args.low_freq_factor=0"], "rope_scaling_args.low_freq_factor: found 0\n"),
@@ -225,5 +228,5 @@ def test_a_change_of_rope_that_cant_be_is_refused(with_base: Path, mistakes, set
 
 
 def test_a_stage_without_a_base_has_no_rope_to_change(write, mistakes) -> None:
-    message = mistakes(write(), "pretrain.sft.change_rope=true")
-    assert "pretrain.sft.change_rope: found true, and the stage has no base whose RoPE could change" in message
+    message = mistakes(write(), "pretrain.model.change_rope=true")
+    assert "pretrain.model.change_rope: found true, and the stage has no base whose RoPE could change" in message

@@ -147,10 +147,10 @@ def model_folder(folder: Path, **tokenizer_config: str) -> Path:
     return folder
 
 
-def warned(base: BaseArchitecture, **sft: Any) -> bool:
+def warned(base: BaseArchitecture, **tokenizer: Any) -> bool:
     """Whether the plan warns of tokens that no one trains."""
     lora = {"rank": 4, "modules_to_save": []}
-    config = {"lora": {**lora, "target_modules": None}, "sft": {"new_special_tokens": [], **sft}}
+    config = {"lora": {**lora, "target_modules": None}, "tokenizer": {"new_special_tokens": [], **tokenizer}}
     config |= {"model": {"name": base.model_name}, "optimizer": {"group_lr": {}}}
     warnings = lora_warnings(Module("sft", "sft", "torchtitan", config, {}, base=base))
     assert all(f"as {base.stage} made them" in warning for warning in warnings)

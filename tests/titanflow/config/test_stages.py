@@ -50,6 +50,19 @@ def test_a_stage_may_be_written_between_two_of_an_experiment_that_is_extended(lo
     }
 
 
+def test_a_module_that_is_null_is_left_out_of_what_is_extended(load: Load) -> None:
+    without = "  sft: null\n  evaluate: {overrides: {models: [base]}}\n  publish: {overrides: {model: pretrain}}\n"
+    own = load(modules=without)
+    assert [*own.modules] == ["pretrain", "evaluate", "publish"]
+    assert own.path is not None
+    again = own.path.with_name("again.yaml")
+    again.write_text("extends: [own.yaml]\nmodules:\n  sft: {stage: sft}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"again\.yaml:3: sft\.data: fine-tuning has nothing to train on"):
+        load_experiment("again", own.path.parents[1])  # It is one of its own again.
+    with pytest.raises(ConfigError, match=r"modules\.mid: a module is a mapping"):
+        load(modules="  mid: null\n")
+
+
 def test_a_pretraining_with_a_base_takes_its_architecture(load: Load) -> None:
     mid = load().modules["mid"]
     assert mid.model_args["dim"] == 32
@@ -83,8 +96,8 @@ def test_what_starts_from_several_models_has_no_one_base(load: Load) -> None:
     bases = {
         "mid": (),
         # One that goes on from another fine-tuning has the same beginning.
-        "mid ": ("sft_b.sft.base=sft",),
-        "": ("sft_b.sft.base=pretrain",),
+        "mid ": ("sft_b.base=sft",),
+        "": ("sft_b.base=pretrain",),
     }
     for name, settings in bases.items():
         found = named_module("base", load(*settings).modules)
@@ -107,25 +120,39 @@ def test_what_starts_from_several_models_has_no_one_base(load: Load) -> None:
         (f"  {'a' * 60}: {{stage: pretrain}}\n", "at most 40 letters"),
         ("  two: {stage: publish}\n", "modules.two: is of the kind publish, as publish is"),
         ("  evaluate: {base: sft}\n", r"modules.evaluate.base: found 'sft'.*nothing is trained here"),
-        ("  sft: {base: later}\n  later: {stage: sft}\n", r"sft.sft.base: found 'later'.*written before this one"),
-        ("  a: {stage: sft, base: b}\n  b: {stage: sft, base: a}\n", r"a.sft.base: found 'b'"),
-        ("  a: {stage: sft, base: a}\n", r"a.sft.base: found 'a'"),
-        ("  a: {stage: sft, base: evaluate}\n", r"a.sft.base: found 'evaluate'"),
+        ("  sft: {base: later}\n  later: {stage: sft}\n", r"sft.base: found 'later'.*written before this one"),
+        ("  a: {stage: sft, base: b}\n  b: {stage: sft, base: a}\n", r"a.base: found 'b'"),
+        ("  a: {stage: sft, base: a}\n", r"a.base: found 'a'"),
+        ("  a: {stage: sft, base: evaluate}\n", r"a.base: found 'evaluate'"),
         # Among models it means what fine-tunings start from; no module may have the name.
-        ("  a: {stage: sft, base: base}\n", r"a.sft.base: found 'base'"),
-        ("  a: {stage: sft, base: ''}\n", r"own.yaml:3: a.sft.base: found ''"),
+        ("  a: {stage: sft, base: base}\n", r"a.base: found 'base'"),
+        ("  a: {stage: sft, base: ''}\n", r"own.yaml:3: a.base: found ''"),
         ("  a: {stage: sft, base: [sft]}\n", r"own.yaml:3: modules.a.base: found \['sft'\] \(list\)"),
         ("  a: {stage: [x]}\n", r"own.yaml:3: modules.a.stage: found \['x'\] \(list\)"),
         ("  a: {}\n", r"own.yaml: modules.a: the module's name says no kind"),
         ("  evaluate: {base: {mean: [sft, pretrain]}}\n", r"modules.evaluate.base: found {'mean'.*nothing is trained"),
-        ("  sft: {base: pretrain, overrides: {sft: {base: x}}}\n", r"modules.sft.base: two bases: .*own.yaml:3"),
+        (
+            "  sft: {overrides: {base: pretrain}}\n",
+            r"own.yaml:3: modules.sft.overrides.base: .*expected: modules.sft.base",
+        ),
+        (
+            "  sft: {overrides: {base_revision: v1}}\n",
+            r"modules.sft.overrides.base_revision: .*: modules.sft.base_revision",
+        ),
+        ("  publish: {base_revision: v1}\n", r"modules.publish.base_revision: found 'v1'.*nothing is trained here"),
+        ("  sft: {overrides: {sft: {base: pretrain}}}\n", r"sft.sft: unknown key.*`base:` stands beside `config:`"),
+        ("  sft: {overrides: {sft: {change_rope: true}}}\n", r"`sft.change_rope` is `sft.model.change_rope` here"),
+        ("  sft: {overrides: {sft: {base_revision: v1}}}\n", r"`base_revision:` stands beside `base:`"),
+        (
+            "  sft_b: {stage: sft}\n  sft-b: {stage: sft}\n",
+            "modules.sft-b: differs from sft_b in case, dashes and underscores alone",
+        ),
+        ("  SFT: {stage: sft}\n", "modules.SFT: differs from sft in case"),
+        ("  Prepare: {stage: sft}\n", "modules.Prepare: the name means something else"),
         ("  rehearsal: {stage: pretrain}\n", "modules.rehearsal: the name means something else"),
         ("  scored: {stage: pretrain}\n", "modules.scored: the name means something else"),
-        # Prefect's artifacts have small letters and dashes alone.
-        ("  SFT: {stage: sft}\n", r"own.yaml:3: modules.SFT: the name is too like 'sft', which is taken"),
-        ("  Evaluate: {stage: sft}\n", "modules.Evaluate: the name is too like 'evaluate', which is taken"),
-        ("  Superseded: {stage: sft}\n", "modules.Superseded: the name is too like 'superseded'"),
-        ("  a: {stage: sft, base: Pretrain}\n", r"a.sft.base: found 'Pretrain'.*did you mean pretrain\?"),
+        ("  Evaluate: {stage: sft}\n", "own.yaml:3: modules.Evaluate: the name means something else"),
+        ("  a: {stage: sft, base: Pretrain}\n", r"a.base: found 'Pretrain'.*did you mean pretrain\?"),
     ],
 )
 def test_a_mistake_in_a_name_a_kind_or_a_base_is_told(load: Load, modules: str, told: str) -> None:
@@ -137,15 +164,15 @@ def test_a_mistake_in_a_name_a_kind_or_a_base_is_told(load: Load, modules: str, 
 def test_a_base_that_isnt_found_is_the_one_mistake_of_its_stage(load: Load) -> None:
     with pytest.raises(ConfigError) as refused:
         load(modules="  pretrain: {base: sft}\n")
-    assert [one.key for one in refused.value.problems] == ["pretrain.sft.base"]
+    assert [one.key for one in refused.value.problems] == ["pretrain.base"]
 
 
 def test_a_setting_gives_a_base_as_a_file_does_and_the_later_one_counts(load: Load) -> None:
     def base(*settings: str) -> Any:
-        return load(*settings).modules["sft_b"].config["sft"]["base"]
+        return load(*settings).modules["sft_b"].config["base"]
 
-    assert base("sft_b.base=sft") == base("sft_b.sft.base=mid", "sft_b.base=sft") == "sft"
-    assert base("sft_b.base=sft", "sft_b.sft.base=mid") == "mid"
+    assert base("sft_b.base=sft") == base("sft_b.base=mid", "sft_b.base=sft") == "sft"
+    assert base("sft_b.base=sft", "sft_b.base=mid") == "mid"
     assert base("sft_b.base={mean: [mid, sft]}") == base("sft_b.base.mean=[mid, sft]") == {"mean": ["mid", "sft"]}
 
 

@@ -16,7 +16,7 @@ def test_a_base_alone_is_fine_tuned(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base")
     _, experiment, _ = draft(chats=faq(tmp_path), base=base)
     assert list(experiment.modules) == ["sft", "evaluate", "publish"]
-    assert experiment.modules["sft"].config["sft"]["base"] == base
+    assert experiment.modules["sft"].config["base"] == base
     make_plan("my")
 
 
@@ -34,7 +34,7 @@ def write_plain_base(folder: Path, has_tokens: bool = False) -> str:
 def test_a_base_without_a_template_gets_the_tokens_of_one(tmp_path: Path) -> None:
     base = write_plain_base(tmp_path / "base")
     _, experiment, _ = draft(chats=faq(tmp_path), base=base)
-    assert experiment.modules["sft"].config["sft"]["new_special_tokens"] == ["<|im_start|>", "<|im_end|>"]
+    assert experiment.modules["sft"].config["tokenizer"]["new_special_tokens"] == ["<|im_start|>", "<|im_end|>"]
     assert experiment.modules["evaluate"].config["models"] == ["sft"]
     make_plan("my")
 
@@ -43,7 +43,7 @@ def test_a_base_that_reads_text_first_gets_a_template_that_needs_no_tokens(tmp_p
     base = write_plain_base(tmp_path / "base")
     _, experiment, _ = draft(text=wiki(tmp_path), chats=faq(tmp_path), base=base)
     config = experiment.modules["sft"].config
-    assert (config["chat"]["template"], config["sft"]["new_special_tokens"]) == ("zephyr", [])
+    assert (config["chat"]["template"], config["tokenizer"]["new_special_tokens"]) == ("zephyr", [])
     assert experiment.modules["evaluate"].config["models"] == ["sft"]
     make_plan("my")
 
@@ -57,7 +57,7 @@ def test_a_base_with_llama_3_s_tokens_gets_its_template(tmp_path: Path, has_text
     text = {"text": wiki(tmp_path)} if has_text else {}
     _, experiment, _ = draft(**text, chats=faq(tmp_path), base=base)
     config = experiment.modules["sft"].config
-    assert (config["chat"]["template"], config["sft"]["new_special_tokens"]) == ("llama3", [])
+    assert (config["chat"]["template"], config["tokenizer"]["new_special_tokens"]) == ("llama3", [])
 
 
 def test_a_base_keeps_a_context_that_conversations_fit_into(tmp_path: Path) -> None:

@@ -76,7 +76,11 @@ def test_a_night_that_was_run_by_hand_is_told_by_what_it_left(runs: Path) -> Non
     trained_only = write_night(runs, "2026-11-07", state="", ended="")
     train(trained_only)
     (trained_only / "plan.json").write_text(json.dumps({"stages": [{"stage": "pretrain"}]}))
-    assert [row.state for row in read_nights(runs)[:2]] == ["finished", "held back"]
+    a_part_alone = write_night(runs, "2026-11-08", state="", ended="")
+    train(a_part_alone)
+    note(a_part_alone, "sft", finished="2026-11-08T03:05:00+00:00")
+    (a_part_alone / "plan.json").write_text(json.dumps({"stages": [{"stage": "pretrain"}]}))
+    assert [row.state for row in read_nights(runs)[:3]] == ["finished", "finished", "held back"]
 
 
 def test_a_table_of_markdown_keeps_its_columns(runs: Path) -> None:

@@ -28,7 +28,7 @@ def configs(tmp_path: Path, base: Path) -> Path:
     configs = write_tiny_experiment(tmp_path)
     whole = yaml.safe_load(EXPERIMENT.format(root=tmp_path))
     sft, evaluate = whole["modules"]["sft"], whole["modules"]["evaluate"]
-    sft["overrides"]["sft"] = {"base": str(base)}
+    sft["base"] = str(base)
     write(configs, "later", {**whole, "modules": {"sft": sft, "evaluate": evaluate}})
     write(configs, "scores", {**whole, "modules": {"evaluate": evaluate}})
     return configs
@@ -85,7 +85,7 @@ def test_another_tokenizer_than_the_bases_is_refused(configs: Path, tmp_path: Pa
 
 def test_two_tokenizers_in_one_experiment_are_refused(configs: Path, base: Path) -> None:
     with pytest.raises(ConfigError, match="an experiment of its own"):
-        make_plan("tiny", configs, overrides=[f"sft.sft.base={base}"])
+        make_plan("tiny", configs, overrides=[f"sft.base={base}"])
 
 
 def test_only_outside_folders_can_be_evaluated(configs: Path, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_model_in_transformers_format_is_a_base(configs: Path, base: Path, tmp
     config |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}))
     (folder / "model.safetensors").write_bytes(b"weights")
-    theirs = [f"sft.sft.base={folder}", "evaluate.chat=false"]
+    theirs = [f"sft.base={folder}", "evaluate.chat=false"]
     plan = make_plan("later", configs, overrides=theirs)
     prepare, sft = plan.stages[0].run, plan.stages[1].run
     assert (sft.base, sft.config["model"]["name"], sft.model_overrides["hidden_dim"]) == (folder, "qwen3", 96)
@@ -116,7 +116,7 @@ def test_a_model_in_transformers_format_is_a_base(configs: Path, base: Path, tmp
     with pytest.raises(ConfigError, match="found 66, and their-model was trained with 64"):
         make_plan("later", configs, overrides=[*theirs, "sft.training.seq_len=66"])
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["GPT2LMHeadModel"]}))
-    with pytest.raises(ConfigError, match=r"sft\.sft\.base: .*config\.json: architectures: found 'GPT2LMHeadModel'"):
+    with pytest.raises(ConfigError, match=r"sft\.base: .*config\.json: architectures: found 'GPT2LMHeadModel'"):
         make_plan("later", configs, overrides=theirs)
 
 
@@ -144,7 +144,7 @@ def test_new_special_tokens_make_a_tokenizer_of_the_stage_s_own(configs: Path, b
     known = {"added_tokens": [{"content": "<|known|>"}], "model": {"vocab": {"a": 0}}}
     (base / "tokenizer" / "tokenizer.json").write_text(json.dumps(known))
     plain = make_plan("later", configs)
-    grown = make_plan("later", configs, overrides={"sft.sft.new_special_tokens": ["<|x|>"]})
+    grown = make_plan("later", configs, overrides={"sft.tokenizer.new_special_tokens": ["<|x|>"]})
     tokenizer = grown.stages[0].run.config["tokenizer"]
     assert (tokenizer["path"], tokenizer["new_special_tokens"]) == (str(base / "tokenizer"), ["<|x|>"])
     assert grown.stages[1].run.tokenizer != plain.stages[1].run.tokenizer
@@ -152,19 +152,19 @@ def test_new_special_tokens_make_a_tokenizer_of_the_stage_s_own(configs: Path, b
     assert (rows(grown), parameters(grown)) == ("2048, with <|x|>", parameters(plain))
     for tokens in (["<|known|>"], ["a"]):
         with pytest.raises(ConfigError, match="which the base's tokenizer has already"):
-            make_plan("later", configs, overrides={"sft.sft.new_special_tokens": tokens})
+            make_plan("later", configs, overrides={"sft.tokenizer.new_special_tokens": tokens})
     with pytest.raises(ConfigError, match="the base is trained in this experiment"):
-        make_plan("tiny", configs, overrides={"sft.sft.new_special_tokens": ["<|x|>"]})
+        make_plan("tiny", configs, overrides={"sft.tokenizer.new_special_tokens": ["<|x|>"]})
     for tokens in (["<|x|>", "<|x|>"], [""], [" <|x|>"]):
         with pytest.raises(ConfigError, match="different tokens without space around them"):
-            make_plan("later", configs, overrides={"sft.sft.new_special_tokens": tokens})
+            make_plan("later", configs, overrides={"sft.tokenizer.new_special_tokens": tokens})
 
 
 def test_a_stage_s_parameters_count_the_rows_of_its_new_tokens(configs: Path, base: Path) -> None:
     full = {"added_tokens": [{"content": "<|known|>", "id": 2047}], "model": {"vocab": {"a": 0}}}
     (base / "tokenizer" / "tokenizer.json").write_text(json.dumps(full))
     plain = make_plan("later", configs)
-    grown = make_plan("later", configs, overrides={"sft.sft.new_special_tokens": ["<|x|>", "<|y|>"]})
+    grown = make_plan("later", configs, overrides={"sft.tokenizer.new_special_tokens": ["<|x|>", "<|y|>"]})
     # A row in the embedding and one in the head, each as wide as the model.
     assert parameters(grown) - parameters(plain) == 2 * 2 * 256
     assert rows(grown) == "2050, with <|x|>, <|y|>"
@@ -173,8 +173,8 @@ def test_a_stage_s_parameters_count_the_rows_of_its_new_tokens(configs: Path, ba
 @pytest.mark.parametrize("text", ["{", "[]", '{"added_tokens": 3}', '{"added_tokens": ["x"]}'])
 def test_a_base_s_tokenizer_that_can_t_be_read_takes_no_new_tokens(configs: Path, base: Path, text: str) -> None:
     (base / "tokenizer" / "tokenizer.json").write_text(text)
-    with pytest.raises(ConfigError, match=r"sft\.sft\.base: .*tokenizer\.json can't be read"):
-        make_plan("later", configs, overrides={"sft.sft.new_special_tokens": ["<|x|>"]})
+    with pytest.raises(ConfigError, match=r"sft\.base: .*tokenizer\.json can't be read"):
+        make_plan("later", configs, overrides={"sft.tokenizer.new_special_tokens": ["<|x|>"]})
 
 
 def parameters(plan: Plan) -> int:

@@ -231,10 +231,10 @@ def test_a_revision_behind_the_name_is_told_its_key(hub: LocalHub, cache: Path, 
     cases = {
         "pretrain.tokenizer.path": [],
         "pretrain.model.hf_assets_path": [],
-        "sft.sft.base": [],
+        "sft.base": [],
         weights: ["pretrain.checkpoint.initial_load_in_hf=true"],
     }
-    keys = {**REVISIONS, "sft.base": "sft.base_revision", "checkpoint.initial_load_path": "initial_load_revision"}
+    keys = {**REVISIONS, "base": "base_revision", "checkpoint.initial_load_path": "initial_load_revision"}
     for key, more in cases.items():
         with pytest.raises(ConfigError) as caught:
             planned(configs, f"{key}={REPO}@v1", *more)

@@ -137,7 +137,7 @@ def test_a_revision_that_cant_be_had_is_no_commit_of_before(
 
 def test_a_finished_fine_tuning_needs_its_base_s_no_more(repo: Repo, configs: Path, cache: Path) -> None:
     only(configs, "sft", "evaluate")
-    settings = [f"sft.sft.base={REPO}"]
+    settings = [f"sft.base={REPO}"]
     plan = planned(configs, *settings)
     assert weights(plan) == [repo.at("main").oid]
     finish(plan, "sft")
@@ -225,7 +225,7 @@ def test_files_of_a_repository_that_are_broken_are_refused(hub: LocalHub, repo: 
         upload(hub, None, **{"model.safetensors.index__json": index})
         refused(configs, r"initial_load_path: .*index\.json: can't be read", *BY_PATH)
     upload(hub, None, **{"model.safetensors.index__json": b'{"weight_map": {}}'}, config__json=b"[]")
-    refused(configs, r"sft\.base: .*config\.json: found a list", f"sft.sft.base={REPO}", experiment="tiny")
+    refused(configs, r"sft\.base: .*config\.json: found a list", f"sft.base={REPO}", experiment="tiny")
 
 
 @pytest.mark.parametrize("place", ["", "checkpoint/step-12"])

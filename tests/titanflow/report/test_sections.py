@@ -8,7 +8,7 @@ from reported_run import evaluation, write_plan, write_training
 from titanflow.publish.card.score_table import Score
 from titanflow.report.contents import read_contents
 from titanflow.report.render import render_report
-from titanflow.report.sections import Interval, inheritance, interval, result_table, tiles, timings
+from titanflow.report.sections import Interval, evaluated_models, inheritance, interval, result_table, tiles, timings
 from titanflow.runs.contract import StageRun
 from titanflow.runs.results import write_result
 
@@ -39,6 +39,13 @@ def test_the_head_and_the_table_are_about_the_model_that_is_published(run_folder
     assert found["sft loss"] == ("1.000", "held out 1.250")
     table = result_table(contents)
     assert (table["models"], table["part"]) == (["base", "average", "sft"], "dev")
+    means = {"average": {"mean": ["sft", "sft_slow"]}}
+    folder = run_folder / "evaluate"
+    StageRun(stage="evaluate", experiment="tiny", run="main", folder=folder, config={"means": means}).write()
+    folders = {name: run_folder / name / "export" for name in scores}
+    write_result(folder, evaluation(scores=scores, part="dev", folders=folders))
+    told = {one.name: one.mean for one in evaluated_models(read_contents(run_folder))}
+    assert told == {"base": "", "average": "the mean of sft and sft_slow", "sft": ""}
     assert "<h2>Results on the dev part</h2>" in render_report(run_folder)
 
 

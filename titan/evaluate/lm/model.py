@@ -18,7 +18,6 @@ from titan.evaluate.locks import check_locked
 from titan.evaluate.scores import answers
 from titan.evaluate.tasks import wants_chat
 from titan.export.export import export_model
-from titan.weights.mean import make_mean, unscored_steps
 from titan.weights.stage_model import trained_model
 from titanflow.architectures.huggingface import CONFIG_FILE, download_model, is_hugging_face
 from titanflow.architectures.remote_code import trust_remote_code
@@ -56,11 +55,16 @@ def model_loadings(run: StageRun, settings: Evaluate) -> dict[str, Loading]:
 
 def make_means(run: StageRun) -> None:
     """Makes the means among the models, and the best checkpoints, each in a folder as a stage's that has finished."""
-    for name, mean in means_of(run.config).items():
+    if not (means := means_of(run.config)):
+        return
+    # It imports torchtitan, which nothing else needs to evaluate an export.
+    from titan.weights.mean import make_mean, unscored_steps
+
+    for name, mean in means.items():
         for step, reason in unscored_steps(mean, run.stages).items():
             logger.warning("step %d of %s has no score, so it can't be the best: %s", step, mean.stages[0], reason)
         if made := make_mean(name, mean, run.stages, run.stages[name]):
-            logger.info("%s is %s", name, made.best or f"the mean of {' and '.join(mean.stages)}")
+            logger.info("%s is %s", name, made.best or mean)
 
 
 def _loading(run: StageRun, name: str, given: str | None, settings: Evaluate) -> Loading:

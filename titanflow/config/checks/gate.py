@@ -12,6 +12,8 @@ from titanflow.evals.asked_tasks import asked_by, has_metric, known_metrics
 
 LEAST_RESAMPLES = 100
 """With fewer, the last few percent are noise."""
+SHARES = ("acc", "acc_norm", "exact_match")
+"""Metrics that lie between 0 and 1."""
 EACH_TAIL = 5
 """The least number of resamples beyond a confidence bound."""
 
@@ -55,6 +57,24 @@ def _check_numbers(publish: Module) -> list[Problem]:
         key = f"gate.thresholds.{name}"
         if not all(name.rpartition("/")[::2]):
             problems.append(publish.problem(key, f"found {name!r}", "task/metric", "as in `stdlib_kind/acc: 0.8`"))
+    return problems + _check_shares(publish)
+
+
+def _check_shares(publish: Module) -> list[Problem]:
+    """Bounds of a metric that is a share which any model would pass, or none."""
+    gate, problems = publish.config["gate"], []
+    for name, bound in gate["thresholds"].items():
+        metric = name.rpartition("/")[2].partition(",")[0]
+        if metric in SHARES and not 0 <= bound <= 1:
+            hint = f"as a share: {bound / 100:g}" if 1 < bound <= 100 else ""
+            message = f"found {bound:g}, and {metric} is a share"
+            problems.append(publish.problem(f"gate.thresholds.{name}", message, "a number from 0 to 1", hint))
+    metric, margin = gate["metric"].partition(",")[0], gate["margin"]
+    if metric in SHARES and abs(margin) >= 1:
+        passes = "any model would pass" if margin < 0 else "no model could pass"
+        hint = f"as a share: {margin / 100:g}" if 1 < abs(margin) < 100 else ""
+        message, expected = f"found {margin:g}, and {metric} is a share: {passes}", "a number between -1 and 1"
+        problems.append(publish.problem("gate.margin", message, expected, hint))
     return problems
 
 

@@ -201,7 +201,7 @@ def other_problems(config: Mapping[str, Any]) -> list[Problem]:
     return problems
 
 
-def _knows_template(base: BaseArchitecture, sft: Mapping[str, Any]) -> bool:
+def _knows_template(base: BaseArchitecture, tokenizer: Mapping[str, Any]) -> bool:
     """Whether an sft's base can have read its chat template's tokens.
 
     Pretraining reads plain text alone; so, it is assumed, did a published model without a chat template.
@@ -209,7 +209,7 @@ def _knows_template(base: BaseArchitecture, sft: Mapping[str, Any]) -> bool:
     if not base.in_hf:
         return base.kind != "pretrain"
     has_template = base.tokenizer is not None and template_of(base.tokenizer) is not None
-    return has_template and not sft["new_special_tokens"]
+    return has_template and not tokenizer["new_special_tokens"]
 
 
 def saves_tokens(lora: Mapping[str, Any]) -> bool:
@@ -235,7 +235,7 @@ def lora_warnings(module: Module) -> list[str]:
     lora = module.config["lora"]
     if lora["rank"] > 0:
         idle = list(_idle_rates(module))
-        if saves_tokens(lora) or module.base is None or _knows_template(module.base, module.config["sft"]):
+        if saves_tokens(lora) or module.base is None or _knows_template(module.base, module.config["tokenizer"]):
             return idle
         return [*idle, UNTRAINED_TOKENS.format(module.name, module.base.stage, SAVE_THEM)]
     keys = [f"lora.{key}" for key in module.config["lora"] if key != "rank"]

@@ -63,7 +63,7 @@ def _check_dataset(module: Module, section: str, titans: str) -> list[Problem]:
 
 def _is_set(module: Module, key: str) -> bool:
     """Whether someone wrote a value, and not an empty one to take a default away."""
-    return module.is_written(key) and bool(_value(module, key))
+    return module.is_written(key) and bool(module.value(key))
 
 
 def overruled(module: Module) -> list[str]:
@@ -80,7 +80,7 @@ def overruled(module: Module) -> list[str]:
         idle_keys = [f"prefer.{key}" for key in module.config["prefer"]]
         reasons |= dict.fromkeys(idle_keys, "a stage of the kind prefer reads it")
     idle = {key: reason for key, reason in reasons.items() if _is_set(module, key)}
-    if module.is_written("checkpoint.enable") and not _value(module, "checkpoint.enable"):
+    if module.is_written("checkpoint.enable") and not module.value("checkpoint.enable"):
         idle["checkpoint.enable"] = "a stage always keeps checkpoints: the next one starts from them"
     if module.is_written("training.mixed_precision_param") and _mixes_nothing(module):
         why = "tensor and pipeline parallelism mix precisions only with FSDP; training.dtype sets it for everything"
@@ -92,12 +92,7 @@ def overruled(module: Module) -> list[str]:
 def _mixes_nothing(module: Module) -> bool:
     degrees = module.config["parallelism"]
     parted = degrees["tensor_parallel_degree"] > 1 or degrees["pipeline_parallel_degree"] > 1
-    return parted and not is_sharded(module) and _value(module, "training.mixed_precision_param") != "float32"
-
-
-def _value(module: Module, key: str) -> object:
-    section, _, name = key.partition(".")
-    return (module.config.get(section) or {}).get(name)
+    return parted and not is_sharded(module) and module.value("training.mixed_precision_param") != "float32"
 
 
 def _check_validation(module: Module) -> list[Problem]:
@@ -115,11 +110,11 @@ def _check_seq_len(module: Module) -> list[Problem]:
     key = "model.max_seq_len"
     reason, hint = f"{module.name}.{key} ({module.origins.get(key, 'default')}) is {limit}", ""
     if module.base is not None:
-        sft = module.config["sft"]
-        limit = None if sft["allow_longer_context"] or sft["change_rope"] else module.base.seq_len
+        is_allowed = module.config["training"]["allow_longer_context"] or module.config["model"]["change_rope"]
+        limit = None if is_allowed else module.base.seq_len
         reason = f"{module.base.stage} was trained with {limit}"
-        hint = f"to train positions that it has never seen, set {module.name}.sft.allow_longer_context: true"
-        hint += ", or sft.change_rope: true with another RoPE"
+        hint = f"to train positions that it has never seen, set {module.name}.training.allow_longer_context: true"
+        hint += ", or model.change_rope: true with another RoPE"
         hint += f", or raise {module.base.stage}.training.seq_len" if module.base.folder is None else ""
     if not limit or seq_len <= limit:
         return []
@@ -133,7 +128,7 @@ def _check_refused(module: Module) -> list[Problem]:
 
 def _check_config_file(module: Module) -> list[Problem]:
     """torchtitan reads this file only from its own command line, which a stage doesn't use."""
-    if not (found := _value(module, "job.config_file")):
+    if not (found := module.value("job.config_file")):
         return []
     hint = f"write `modules: {{{module.name}: {{config: {found}}}}}`: torchtitan's TOML is read as a module file"
     return [module.problem("job.config_file", f"found {found!r}, which a stage doesn't read", "null", hint)]
@@ -230,7 +225,7 @@ def _check_packing(module: Module) -> list[Problem]:
     refusals = packing_refusals(config["model"]["name"], context, pipeline)
     hint = f"leave out {module.name}.{packed[0]}.packing, or what stands in its way"
     return [
-        module.problem(key, f"found {_value(module, key)}, and {packed[0]}.packing: {reason}", hint=hint)
+        module.problem(key, f"found {module.value(key)}, and {packed[0]}.packing: {reason}", hint=hint)
         for key, reason in refusals.items()
     ]
 
@@ -247,7 +242,7 @@ def _check_routing(module: Module) -> list[Problem]:
 
 
 def _check_new_tokens(module: Module) -> list[Problem]:
-    tokens, key = module.config["sft"]["new_special_tokens"], "sft.new_special_tokens"
+    tokens, key = module.config["tokenizer"]["new_special_tokens"], "tokenizer.new_special_tokens"
     if not tokens:
         return []
     if module.base is None or module.base.folder is None:

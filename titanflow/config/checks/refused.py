@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from titanflow.common.errors import Problem
 from titanflow.runs.checkpoints import CHECKPOINTS, TRAINING_STATE, exclusion_refusal
+from titanflow.runs.contract import EXPORT_FOLDER, METRICS_FILE, RESULT_FILE, RUN_FILE
+from titanflow.runs.errors import ERROR_FILE
 
 REFUSED = {
     "checkpoint.create_seed_checkpoint": "torchtitan would save the untrained model and end; a stage trains",
@@ -21,6 +24,17 @@ REFUSED = {
     "model.tokenizer_path": "only torchtitan's command line reads it; write `tokenizer.path`",
 }
 """Keys that can't be set in a stage, with the reason."""
+WRITTEN = (
+    "comm.save_traces_file_prefix",
+    "comm.save_traces_folder",
+    "job.save_config_file",
+    "metrics.save_tb_folder",
+    "profiling.save_memory_snapshot_folder",
+    "profiling.save_traces_folder",
+)
+"""Keys that name what torchtitan writes below the stage's folder."""
+OWN = (CHECKPOINTS, EXPORT_FOLDER, RUN_FILE, RESULT_FILE, METRICS_FILE, ERROR_FILE)
+"""Names in a stage's folder that mean something else."""
 
 
 def refused_values(config: Mapping[str, Any]) -> list[Problem]:
@@ -40,6 +54,7 @@ def refused_values(config: Mapping[str, Any]) -> list[Problem]:
     if (folder := config["checkpoint"]["folder"]) != CHECKPOINTS:
         why = "later stages, `titanflow export` and a resumed run look there"
         problems.append(Problem(f"found {folder!r}", "checkpoint.folder", expected=CHECKPOINTS, hint=why))
+    problems += _misplaced(config)
     profiling = config["profiling"]
     if profiling["enable_profiling"] and (lacks := _steps_of_a_profile(profiling)) > profiling["profile_freq"]:
         expected = f"at least {lacks}: profiler_warmup + profiler_active"
@@ -47,6 +62,21 @@ def refused_values(config: Mapping[str, Any]) -> list[Problem]:
     if reason := exclusion_refusal(config["checkpoint"]["exclude_from_loading"]):
         expected = f"some of {', '.join(TRAINING_STATE)}, and lr_scheduler wherever optimizer is"
         problems.append(Problem(reason, "checkpoint.exclude_from_loading", expected=expected))
+    return problems
+
+
+def _misplaced(config: Mapping[str, Any]) -> list[Problem]:
+    """Names of files and folders that would lead out of the stage's folder, or be one of its own."""
+    problems = []
+    for key in WRITTEN:
+        section, _, name = key.partition(".")
+        named = config[section][name]
+        parts = PurePath(named or "").parts
+        if named and (PurePath(named).is_absolute() or ".." in parts):
+            found, expected = f"found {named!r}, which leads out of the stage's folder", "a name in that folder"
+            problems.append(Problem(found, key, expected=expected))
+        elif parts and parts[0] in OWN:
+            problems.append(Problem(f"found {named!r}, which the stage has for itself", key, expected="another name"))
     return problems
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from titanflow.config.keys.experiment import BASE_KEYS
 from titanflow.runs.contract import KIND_OF
 
 Home = Literal["training", "evaluate", "publish", "experiment"]
@@ -34,7 +35,9 @@ class Foreign:
         if self.home != "training":
             return self.home
         section = self.key.partition(".")[0]
-        return "prefer" if section == "prefer" else "sft" if section in ("sft", "lora", "chat") else "pretrain"
+        if section == "prefer":
+            return section
+        return "sft" if section in (*BASE_KEYS, "lora", "chat") else "pretrain"
 
 
 FOREIGN = (
@@ -123,10 +126,10 @@ FOREIGN = (
     # What fine-tuning starts from.
     Foreign(
         "init_from_model model_name_or_path base_model pretrained_model_name_or_path init_from",
-        "sft.base",
+        "base",
         "a module, a finished stage's folder, or a model in transformers' format; pretraining begins anew",
     ),
-    Foreign("model_revision revision_of_model", "sft.base_revision"),
+    Foreign("model_revision revision_of_model", "base_revision"),
     Foreign(
         "resume_from_checkpoint auto_resume_from_checkpoints resume",
         "",
@@ -160,7 +163,7 @@ FOREIGN = (
         "chat.turns",
         "no token of the user's is ever trained; all of the assistant's turns, or the last",
     ),
-    Foreign("special_tokens new_special_tokens add_tokens", "sft.new_special_tokens"),
+    Foreign("special_tokens new_special_tokens add_tokens", "tokenizer.new_special_tokens"),
     # Adapters.
     Foreign("lora_r lora_rank lora.r peft.r", "lora.rank"),
     Foreign("peft.enabled use_peft use_lora adapter finetuning_type peft peft_config", "lora.rank", "0 is no LoRA"),
@@ -209,8 +212,9 @@ FOREIGN = (
     Foreign("ema_decay use_ema", "training.ema", "unset, no mean is kept"),
     Foreign(
         "load_best_model_at_end metric_for_best_model save_best save_best_model",
-        "during.every",
-        "each checkpoint's scores stand in evaluations.jsonl",
+        "checkpoint.best",
+        "dev/task/metric, which the training's during measures",
+        "publish",
     ),
     Foreign("greater_is_better", "", "an evaluation task's metric says so itself"),
     Foreign("eval_steps eval_interval evaluation_interval eval_every run_val_every_n_steps", "validation.freq"),
@@ -242,11 +246,18 @@ FOREIGN = (
 )
 """Names of transformers, TRL, axolotl, LLaMA-Factory, ms-swift, torchtune, nanoGPT, nanochat, Megatron and Primus."""
 
+_MOVED = (
+    Foreign("sft.base", "", "a base has no section: `base:` stands beside `config:`, in a module file at its top"),
+    Foreign("sft.base_revision", "", "it has no section: `base_revision:` stands beside `base:`"),
+    Foreign("sft.allow_longer_context", "training.allow_longer_context"),
+    Foreign("sft.change_rope", "model.change_rope"),
+)
+"""Keys of this project that stood elsewhere."""
 KINDS = {"dpo": "prefer", "ipo": "prefer", "rlhf": "prefer", "pt": "pretrain", "cpt": "pretrain"}
 """Their names of stages, and the kind of stage that does the same here."""
 VALUES = {"sigmoid": "dpo"}
 """Their words for a choice, and the word here."""
-_BY_NAME = {name: entry for entry in FOREIGN for name in entry.names.split()}
+_BY_NAME = {name: entry for entry in (*FOREIGN, *_MOVED) for name in entry.names.split()}
 
 
 def foreign_hint(keys: Iterable[str], known: Iterable[str], prefix: str) -> str:
@@ -292,4 +303,5 @@ def _place(entry: Foreign, key: str, known: set[str], prefix: str) -> str:
     is_home = bool(module) and (module not in _OTHER_STAGES if entry.home == "training" else module == entry.home)
     if is_home and not prefix.startswith("modules."):
         return f"{prefix}{entry.key}"
-    return f"modules.{module if is_home else entry.stage}.overrides.{entry.key}"
+    place = f"modules.{module if is_home else entry.stage}"
+    return f"{place}.{entry.key}" if entry.key in BASE_KEYS else f"{place}.overrides.{entry.key}"

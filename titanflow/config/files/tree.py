@@ -24,6 +24,8 @@ SUFFIXES = (".yaml", ".yml", ".toml")
 _IN_WHEEL = Path(__file__).parents[2] / "configs"
 SHIPPED = _IN_WHEEL if _IN_WHEEL.is_dir() else Path(__file__).parents[3] / "configs"
 """The tree that comes with titanflow: in the installed package, or in the clone."""
+MOST_FILES = 50_000
+"""Files in a folder that a config names: lm-eval's whole library has 14,000."""
 SHOWN = 12
 """How many names of a folder a message shows."""
 
@@ -99,7 +101,7 @@ class ConfigTree:
         """A folder that a config names, such as its own evaluation tasks: of a tree itself, not of one of its rooms.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is none, or it holds so much that it is hardly such a folder.
         """
         name = str(leaf.value)
         places = _once([*_beside(leaf), *self.roots])
@@ -109,7 +111,20 @@ class ConfigTree:
             near = did_you_mean(name, [path.name for place in places for path in place.glob("*/")])
             hint = _other_kind(name, places) or near
             raise ConfigError(Problem(f"no such folder: {name}", key, leaf.origin, _expected("folder", places), hint))
+        if _holds_more(found, MOST_FILES):
+            message = f"{name} holds more than {MOST_FILES:,} files, and all of it is searched, and kept by each run"
+            raise ConfigError(Problem(message, key, leaf.origin, "a folder of its own for what is looked for"))
         return found.resolve()
+
+
+def _holds_more(folder: Path, most: int) -> bool:
+    """Whether there are more files in a folder and those below it; it looks no further than it must."""
+    seen = 0
+    for _, folders, files in os.walk(folder):
+        seen += len(folders) + len(files)
+        if seen > most:
+            return True
+    return False
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ SEED = {"minimum": 0, "maximum": 2**32 - 1}
 TORCH_SEED = {"minimum": 0, "maximum": 2**64 - 1}
 OR_ALL = {"minimum": -1}
 """A count; to torchtitan, -1 means all."""
+RESAMPLES = {"minimum": 0, "maximum": 1_000_000}
+"""More take hours, and change no digit that is shown."""
 LAUNCHER = {
     "launcher.nproc_per_node": COUNT,
     "launcher.nnodes": COUNT,
@@ -104,10 +106,13 @@ EVALUATE: Mapping[str, Mapping[str, float]] = {
     "limit": POSITIVE,
     "num_fewshot": NATURAL,
     "batch_size": COUNT,
-    "bootstrap_iters": NATURAL,
+    "bootstrap_iters": RESAMPLES,
     "examples": NATURAL,
     "seed": SEED,
 }
+
+PUBLISH: Mapping[str, Mapping[str, float]] = {"gate.resamples": RESAMPLES}
+"""Of confidence and resamples together, see :mod:`titanflow.config.checks.gate`."""
 
 
 def bounded(schema: Schema, bounds: Mapping[str, Mapping[str, float]]) -> Schema:

@@ -16,6 +16,8 @@ WHO = ("work_group", "user_name")
 """The keys that say whose a run is."""
 EXP_NAME = "{exp_name}"
 """What stands for the experiment's name in `publish.folder`."""
+BASE_KEYS = ("base", "base_revision")
+"""The keys of a training's config that stand in its entry, beside the names of its files."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LONGEST_NAME = 100
 
@@ -27,9 +29,11 @@ class ModuleSpec:
     stage: str | None = None
     """What the module does: pretrain, sft, prefer, evaluate or publish. Left out, its name says so."""
     base: str | dict[str, Any] | None = None
-    """The model that the training starts from, short for `sft.base`: an earlier module, the folder of a finished stage,
-    or a model in transformers' format. Left out, an sft starts from `pretrain`, a pretrain from nothing; a
-    prefer needs one."""
+    """The model that the training starts from: an earlier module, the folder of a finished stage, a model in
+    transformers' format, or a mean of stages. Left out, the module file's; without one an sft starts from `pretrain`, a
+    pretrain from nothing; a prefer needs one."""
+    base_revision: str | None = None
+    """The base's revision on the Hub: a branch, a tag or a commit."""
     framework: str | None = None
     """torchtitan for a training stage, lm_eval for evaluate, huggingface_hub for publish."""
     config: str | None = None

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from titanflow.config.module import Module
 
 REVISIONS = {
-    "sft.base": "sft.base_revision",
+    "base": "base_revision",
     "tokenizer.path": "tokenizer.revision",
     "model.hf_assets_path": "model.hf_assets_revision",
     "checkpoint.initial_load_path": "checkpoint.initial_load_revision",
@@ -20,8 +20,7 @@ REVISIONS = {
 
 def value(module: Module, key: str) -> str:
     """The value of one of these keys; empty where nobody wrote it, or wrote null."""
-    section, _, name = key.partition(".")
-    return str(module.config[section][name] or "") if module.is_written(key) else ""
+    return str(module.value(key) or "") if module.is_written(key) else ""
 
 
 def revision(module: Module, key: str) -> str | None:

@@ -169,6 +169,9 @@ class Tokenizer:
     """The revision of `path` on the Hub: a branch, a tag or a commit."""
     vocab_size: int | None = None
     """Size of the trained vocabulary; unset, the model's own vocab_size."""
+    new_special_tokens: list[str] = field(default_factory=list)
+    """Control tokens that an outside base's tokenizer lacks, such as those of a chat template. Where the model has
+    no rows for them, embedding and output grow by the mean of the old rows."""
 
 
 @dataclass
@@ -188,26 +191,6 @@ class Chat:
     turn, after the history that a model gets: for templates that render a turn differently once more follows."""
     proof_rows: int | None = None
     """The number of rows, from the first, whose mask is proved; unset, all of them."""
-
-
-@dataclass
-class Sft:
-    """The base of a fine-tuning stage."""
-
-    base: str | dict[str, Any] = "pretrain"
-    """The model whose architecture, tokenizer and weights are taken: a module, the folder of a finished stage, or a
-    model in transformers' format: a folder, or owner/name on the Hub. Of stages before this one also a mean:
-    `{mean: [sft_a, sft_b], weights: [0.5, 0.5]}`, or `{mean: {of: pretrain, last: 5}}`."""
-    base_revision: str | None = None
-    """The base's revision on the Hub: a branch, a tag or a commit."""
-    new_special_tokens: list[str] = field(default_factory=list)
-    """Control tokens that an outside base's tokenizer lacks, such as those of a chat template. Where the model has
-    no rows for them, embedding and output grow by the mean of the old rows."""
-    allow_longer_context: bool = False
-    """Allow longer rows than the base was trained with: its weights have never seen such positions; RoPE unchanged."""
-    change_rope: bool = False
-    """Allow another RoPE than the base's, for longer rows: `model.rope_theta`, and what stretches positions where the
-    family has it (`rope_scaling_args` of llama3 and llama4, `rope_factor`, which is YaRN's, of deepseek_v3)."""
 
 
 @dataclass
@@ -268,6 +251,8 @@ class TrainingAdditions:
     ema: float | None = None
     """Keep the exponential mean of the weights, in which each step counts this many times as much as the next (0.999),
     and validate, export and hand on that mean; unset, the last step's weights."""
+    allow_longer_context: bool = False
+    """Allow longer rows than the base was trained with: its weights have never seen such positions; RoPE unchanged."""
 
 
 @dataclass
@@ -279,6 +264,9 @@ class ModelAdditions:
     unset (torchtitan's default lies in its own sources), names none."""
     hf_assets_revision: str | None = None
     """The revision of `hf_assets_path` on the Hub: a branch, a tag or a commit."""
+    change_rope: bool = False
+    """Allow another RoPE than the base's, for longer rows: `model.rope_theta`, and what stretches positions where the
+    family has it (`rope_scaling_args` of llama3 and llama4, `rope_factor`, which is YaRN's, of deepseek_v3)."""
 
 
 @dataclass
@@ -311,8 +299,15 @@ class MetricsAdditions:
 
 @dataclass
 class TRAINING_SECTIONS:  # noqa: N801  (a namespace of sections, read like torchtitan's JobConfig)
-    """The sections that a training module has beside torchtitan's own."""
+    """The keys and sections that a training module has beside torchtitan's own."""
 
+    base: str | dict[str, Any] | None = None
+    """The model whose architecture, tokenizer and weights are taken: a module, the folder of a finished stage, or a
+    model in transformers' format: a folder, or owner/name on the Hub. Of stages before this one also a mean:
+    `{mean: [sft_a, sft_b], weights: [0.5, 0.5]}`, or `{mean: {of: pretrain, last: 5}}`. Unset, an sft starts from
+    `pretrain`, a pretrain from nothing; a prefer needs one."""
+    base_revision: str | None = None
+    """The base's revision on the Hub: a branch, a tag or a commit."""
     data: Data = field(default_factory=Data)
     """What to train on."""
     validation_data: Data = field(default_factory=Data)
@@ -323,8 +318,6 @@ class TRAINING_SECTIONS:  # noqa: N801  (a namespace of sections, read like torc
     """The chat template."""
     launcher: Launcher = field(default_factory=Launcher)
     """The processes."""
-    sft: Sft = field(default_factory=Sft)
-    """The base of a fine-tuning stage."""
     lora: Lora = field(default_factory=Lora)
     """Fine-tuning by adapters."""
     prefer: Prefer = field(default_factory=Prefer)

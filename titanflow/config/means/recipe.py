@@ -38,6 +38,19 @@ class Mean:
         weights = recipe.get("weights") or [1 / len(given)] * len(given)
         return cls(tuple(given), tuple(map(float, weights)))
 
+    def __str__(self) -> str:
+        """As ``the mean of sft_a and sft_b``, with the weights where they differ."""
+        if self.by:
+            return f"the best checkpoint of {self.stages[0]} by {self.by}"
+        if self.last:
+            return f"the mean of the last {self.last} checkpoints of {self.stages[0]}"
+        are_alike = len(set(self.weights)) == 1
+        parts = [
+            stage if are_alike else f"{stage} ({weight:g})"
+            for stage, weight in zip(self.stages, self.weights, strict=True)
+        ]
+        return f"the mean of {' and '.join(parts)}"
+
 
 def means_of(config: Mapping[str, Any]) -> dict[str, Mean]:
     """The means that an evaluation's config names."""
@@ -51,7 +64,7 @@ def best_of(config: Mapping[str, Any]) -> dict[str, Mean]:
 
 def base_mean(config: Mapping[str, Any]) -> Mean | None:
     """The mean that a training starts from; None where it starts from anything else."""
-    named = (config.get("sft") or {}).get("base")
+    named = config.get("base")
     return Mean.of(named) if isinstance(named, Mapping) else None
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from titanflow.common.errors import Problem
 from titanflow.config.means.recipe import Mean, misshapen, named_stages
-from titanflow.config.stages import NAME_EXPECTED, TAKEN, is_name, module_of, named_module, told_of, twin_of
+from titanflow.config.stages import NAME_EXPECTED, TAKEN, alike, is_name, module_of, named_module
 from titanflow.runs.contract import KIND_OF
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ def settle_means(modules: Mapping[str, Module]) -> list[Problem]:
 
     The mistakes are those of the means that trainings start from, too.
     """
-    trained = [one for one in modules.values() if one.trains and isinstance(one.config["sft"]["base"], Mapping)]
-    problems = [found for one in trained for found in _of(one, "sft.base", one.config["sft"]["base"], modules)]
+    trained = [one for one in modules.values() if one.trains and isinstance(one.config["base"], Mapping)]
+    problems = [found for one in trained for found in _of(one, "base", one.config["base"], modules)]
     module = module_of("evaluate", modules)
     return problems + (_of_models(module, modules) if module is not None else [])
 
@@ -75,8 +75,8 @@ def _problems(module: Module, name: str, modules: Mapping[str, Module]) -> list[
         return [module.problem(key, "found null", "a model", hint)]
     if not is_name(name):
         return [module.problem("models", f"found {name!r}", NAME_EXPECTED)]
-    if twin := twin_of(name, (*modules, *TAKEN, *KIND_OF)):
-        return [module.problem(key, told_of(name, twin), "another name for the mean")]
+    if name in KIND_OF or alike(name) in (*map(alike, modules), *TAKEN):
+        return [module.problem(key, "the name means something else", "another name for the mean")]
     if name not in module.config["models"]:
         return [module.problem(key, "nothing asks for it", f"{name} among models")]
     return _of(module, key, recipe, modules)

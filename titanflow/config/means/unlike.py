@@ -27,7 +27,7 @@ def unlike_models(
     """
     for module in modules.values():
         base, named = base_mean(module.config), means_of(module.config)
-        means = {**{f"means.{name}": mean for name, mean in named.items()}, **({"sft.base": base} if base else {})}
+        means = {**{f"means.{name}": mean for name, mean in named.items()}, **({"base": base} if base else {})}
         for key, mean in means.items():
             first, *others = (modules[stage] for stage in mean.stages)
             for other in others:
@@ -46,8 +46,8 @@ def _difference(first: Module, other: Module) -> str:
             return f"model.{key} is {mine.get(key)} and {theirs.get(key)}"
     if bool(Lora.of(first.config).rank) != bool(Lora.of(other.config).rank):
         return "one trains adapters (lora.rank), the other whole weights"
-    added = [one.config["sft"]["new_special_tokens"] for one in (first, other)]
-    return f"sft.new_special_tokens is {added[0]} and {added[1]}" if added[0] != added[1] else ""
+    added = [one.config["tokenizer"]["new_special_tokens"] for one in (first, other)]
+    return f"tokenizer.new_special_tokens is {added[0]} and {added[1]}" if added[0] != added[1] else ""
 
 
 def _other_tokenizer(

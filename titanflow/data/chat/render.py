@@ -214,7 +214,7 @@ class ChatRenderer:
         if not ends:
             raise ChatRefused(
                 f"template {self.name} ends messages[{turn}] with no special token; write one behind each answer, in a "
-                "file of your own (chat.template), or make one of what it writes there (sft.new_special_tokens)"
+                "file of your own (chat.template), or make one of what it writes there (tokenizer.new_special_tokens)"
             )
         return ends[-1]
 

@@ -93,10 +93,9 @@ class PairFormat:
         if not prompt and all(isinstance(side, str) for side in sides):
             prompt = shared_text(*sides)
             sides = [side[len(prompt) :] for side in sides]
-            if prompt and (
-                ended := next((name for name, side in zip(SIDES, sides, strict=True) if not side.strip()), "")
-            ):
-                return self._ended(ended)
+            ended = [name for name, side in zip(SIDES, sides, strict=True) if not side.strip()]
+            if prompt and ended:
+                return self._ended(ended[0])
         elif not prompt:
             if texts := [name for name, side in zip(SIDES, sides, strict=True) if not isinstance(side, list)]:
                 found = f"{texts[0]} isn't a list of messages, and the row has no {self.columns['prompt']}"

@@ -165,7 +165,7 @@ def add_special_tokens(folder: Path, tokens: list[str]) -> None:
     known = [token for token in tokens if tokenizer.token_to_id(token) is not None]
     if known:
         found = f"the base's tokenizer has {', '.join(known)} already"
-        raise DataError(Problem(found, "sft.new_special_tokens", hint="leave out what it has"))
+        raise DataError(Problem(found, "tokenizer.new_special_tokens", hint="leave out what it has"))
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
     tokenizer.save(str(folder / TOKENIZER_FILE))
     config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))

@@ -102,8 +102,9 @@ def _always(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow]:
         before, here = _value(base.config, key), _value(run.config, key)
         row = _own(key, before, here, base, run.origins.get(rows_key(run.config) if key == GLOBAL else key, ""))
         if key == "training.seq_len" and base.seq_len and isinstance(here, int) and here > base.seq_len:
-            allowed = "change_rope" if (run.config.get("sft") or {}).get("change_rope") else "allow_longer_context"
-            row.here += f", longer than any row of {base.stage}'s, by sft.{allowed}"
+            changes_rope = (run.config.get("model") or {}).get("change_rope")
+            allowed = "model.change_rope" if changes_rope else "training.allow_longer_context"
+            row.here += f", longer than any row of {base.stage}'s, by {allowed}"
         elif key == "launcher.device" and here == "auto" and not run.config["launcher"].get("pool"):
             # Outside of a pool, the stage runs on this machine.
             device = stage_device(run.config["launcher"])
@@ -125,7 +126,7 @@ def _differing(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow
             yield _argument(key, args, {key: value}, run)
     if tokens := new_tokens(run):
         rows, here = base.model_args.get("vocab_size", 0), f"{grown_rows(base, run)}, with {', '.join(tokens)}"
-        origin = _place(run.origins.get("sft.new_special_tokens", ""))
+        origin = _place(run.origins.get("tokenizer.new_special_tokens", ""))
         yield InheritanceRow(key="model.vocab_size", how="changed", base=str(rows), here=here, origin=origin)
     for section in SECTIONS if base.config else ():
         own, theirs = (flatten(config.get(section) or {}) for config in (run.config, base.config))

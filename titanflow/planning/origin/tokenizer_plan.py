@@ -89,7 +89,7 @@ class TokenizerPlans:
         assert base is not None
         own = next((name for name in self.folders if _is_of(base, name, self.folders[name])), None)
         outside = _outside(base, given)
-        if own is not None and not module.config["sft"]["new_special_tokens"]:
+        if own is not None and not module.config["tokenizer"]["new_special_tokens"]:
             folder, fingerprint = self.folders[own], self.fingerprints[own]
         elif outside is not None:
             folder, fingerprint = self._copy_outside(outside, module)
@@ -99,11 +99,12 @@ class TokenizerPlans:
             _check_same(module, given, outside.folder if outside else folder, fingerprint)
         self.folders[module.name], self.fingerprints[module.name] = folder, fingerprint
         if outside is not None:
-            self.parts[module.name] = outside.parts
+            added = module.config["tokenizer"]["new_special_tokens"]
+            self.parts[module.name] = outside.parts | {"tokenizer.new_special_tokens": added}
 
     def _copy_outside(self, source: GivenTokenizer, module: Module) -> tuple[Path, str]:
         """Plans a copy of an outside base's tokenizer; returns its folder and fingerprint."""
-        fingerprint, added = source.fingerprint, module.config["sft"]["new_special_tokens"]
+        fingerprint, added = source.fingerprint, module.config["tokenizer"]["new_special_tokens"]
         if added:
             _check_new(added, source, module)
             fingerprint = digest([fingerprint, added])
@@ -113,7 +114,7 @@ class TokenizerPlans:
         elif self.config["folder"] != str(folder):
             message = f"{source.folder} differs from this experiment's own tokenizer, and a run has only one"
             hint = "give the stage that starts from an outside base an experiment of its own"
-            raise ConfigError(module.problem("sft.base", message, hint=hint))
+            raise ConfigError(module.problem("base", message, hint=hint))
         return folder, fingerprint
 
 
@@ -125,7 +126,7 @@ def _outside(base: BaseArchitecture, given: GivenTokenizer | None) -> GivenToken
     """The tokenizer of a base outside of the experiment; if it brings none, the one that the sft names."""
     if base.folder is None:
         return None
-    return GivenTokenizer("sft.base", base.tokenizer) if base.tokenizer is not None else given
+    return GivenTokenizer("base", base.tokenizer) if base.tokenizer is not None else given
 
 
 def _is_of(base: BaseArchitecture, module: str, tokenizer: Path) -> bool:
@@ -174,4 +175,4 @@ def _check_new(tokens: list[str], given: GivenTokenizer, module: Module) -> None
         known = [token for token in tokens if token in added or (isinstance(vocabulary, dict) and token in vocabulary)]
     if known:
         message = f"found {', '.join(known)}, which the base's tokenizer has already"
-        raise ConfigError(module.problem("sft.new_special_tokens", message, hint="leave out what it has"))
+        raise ConfigError(module.problem("tokenizer.new_special_tokens", message, hint="leave out what it has"))

@@ -17,6 +17,7 @@ from titanflow import __version__
 from titanflow.common.curves import draw, loss_panel
 from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.config.keys.after_training import Publish
+from titanflow.config.means.recipe import means_of
 from titanflow.publish.bundle import LOSS_CURVE, TASK_FILES, Bundle, modelling_code
 from titanflow.publish.card.data_licenses import licenses_table
 from titanflow.publish.card.markdown import code, fence, plain
@@ -35,7 +36,7 @@ from titanflow.publish.card.tables import (
     weight_digests,
 )
 from titanflow.publish.card.training_data import hub_datasets, training_data
-from titanflow.publish.lineage import Lineage
+from titanflow.publish.lineage import EvaluatedStage, Lineage
 from titanflow.publish.settings import published_name, tag_of
 from titanflow.runs.contract import METRICS_FILE
 from titanflow.runs.metrics import read_metrics
@@ -90,16 +91,23 @@ def _template() -> Template:
     return environment.get_template(TEMPLATE.name)
 
 
+def _means(found: EvaluatedStage) -> dict[str, str]:
+    return {name: str(found.result.best.get(name, mean)) for name, mean in means_of(found.run.config).items()}
+
+
 def tables(lineage: Lineage) -> dict[str, Any]:
     """The card's tables in markdown, and what it says of its scores."""
     found, gate = lineage.evaluation, lineage.gate
     last = LastPublished.read(lineage.last) if lineage.last else None
-    data = training_data((stage.run for stage in lineage.trained), lineage.datasets)
+    # A mean, and the best checkpoint of a training, were made without training.
+    stages = tuple(stage for stage in lineage.trained if not stage.result.mean_of)
+    data = training_data((stage.run for stage in stages), lineage.datasets)
     return {
         "results": markdown_table(results_table(found, last)) if found else "",
-        "answers": markdown_table(answers_table(found.result)) if found else "",
+        "means": _means(found) if found else {},
+        "answers": markdown_table(answers_table(found)) if found else "",
         "checks": markdown_table(gate_table(gate)) if gate else "",
-        "training": markdown_table(training_table(lineage.trained)),
+        "training": markdown_table(training_table(stages)),
         "data": markdown_table(data_table(data)),
         "licenses": markdown_table(licenses_table(lineage)) if lineage.trained_on else "",
         "drawn": drawn_tasks(found) if found else [],

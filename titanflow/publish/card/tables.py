@@ -13,7 +13,7 @@ from titanflow.publish.card.score_table import MISSING, LastPublished, columns, 
 from titanflow.publish.card.training_data import TrainingData
 from titanflow.publish.gate.figures import outcome
 from titanflow.publish.lineage import EvaluatedStage, Lineage, TrainedStage, hyperparameters
-from titanflow.runs.results import EvaluateResult, GateDecision, GgufFile
+from titanflow.runs.results import GateDecision, GgufFile
 
 LONGEST_ANSWER = 400
 """Characters of a sample answer that the card shows."""
@@ -121,11 +121,13 @@ def gguf_table(files: Mapping[str, GgufFile]) -> Table:
     return [header, *rows] if rows else []
 
 
-def answers_table(evaluation: EvaluateResult) -> Table:
-    if not evaluation.examples:
+def answers_table(evaluation: EvaluatedStage) -> Table:
+    """Questions, what is expected, and each model's answer, in the order of the columns of the scores."""
+    examples, models = evaluation.result.examples, columns(evaluation.result, evaluation.model)
+    if not examples:
         return []
-    names = [name for name in evaluation.examples[0] if name != "task"]
-    rows = [[plain(example.get(name, ""), LONGEST_ANSWER) for name in names] for example in evaluation.examples]
+    names = [*(name for name in examples[0] if name not in ("task", *models)), *models]
+    rows = [[plain(example.get(name, ""), LONGEST_ANSWER) for name in names] for example in examples]
     return [[plain(name) for name in names], *rows]
 
 

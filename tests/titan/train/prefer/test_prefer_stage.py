@@ -239,11 +239,13 @@ def test_packed_pairs_on_two_ranks_are_trained_as_pairs_with_a_row_each(workbenc
 def test_with_adapters_it_resumes_to_the_bit_and_begins_at_the_base_without_them(
     workbench: Workbench, stage: Stage
 ) -> None:
-    whole = stage("adapters", LORA)
+    """The last validation is that of the adapters' moving mean, which resumes, too."""
+    averaged = {"training": {"ema": 0.9}}
+    whole = stage("adapters", LORA, averaged)
     assert workbench.run(whole) == 0, log_of(whole)
     assert told(whole)[0]["rewards"]["margins"] == pytest.approx(0, abs=1e-5)
     assert told(whole)[-2]["rewards"]["margins"] > 0.01
-    cut = stage("adapters-resumed", LORA, {"training": {"steps": 6}})
+    cut = stage("adapters-resumed", LORA, averaged, {"training": {"steps": 6}})
     assert workbench.run(cut) == 0, log_of(cut)
     (cut.folder / "result.json").unlink()
     cut.config["training"]["steps"] = STEPS

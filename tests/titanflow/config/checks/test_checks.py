@@ -31,6 +31,22 @@ def test_what_a_stage_cant_do_is_refused_in_the_plan(write, mistakes, key: str) 
         ("memory_estimation.disable_fake_mode=true", "found true", "a script of torchtitan's"),
         ("model.tokenizer_path=./tokenizer", 'found "./tokenizer"', "write `tokenizer.path`"),
         ("comm.mode=fake_backend", "found 'fake_backend'", "expected: default"),
+        (
+            "metrics.save_tb_folder=../../tb",
+            "found '../../tb', which leads out of the stage's folder",
+            "expected: a name",
+        ),
+        ("profiling.save_traces_folder=/tmp/traces", "found '/tmp/traces', which leads out", "expected: a name"),
+        ("profiling.save_memory_snapshot_folder=a/../../b", "found 'a/../../b', which leads out", "expected: a name"),
+        ("comm.save_traces_folder=..", "found '..', which leads out", "expected: a name"),
+        ("comm.save_traces_file_prefix=../rank_", "found '../rank_', which leads out", "expected: a name"),
+        ("job.save_config_file=/etc/passwd", "found '/etc/passwd', which leads out", "expected: a name"),
+        (
+            "metrics.save_tb_folder=./checkpoint/tb",
+            "found './checkpoint/tb', which the stage has for itself",
+            "another name",
+        ),
+        ("job.save_config_file=run.yaml", "found 'run.yaml', which the stage has for itself", "another name"),
     ],
 )
 def test_what_no_stage_reads_is_refused(write, load, mistakes, setting: str, found: str, instead: str) -> None:
@@ -62,17 +78,17 @@ def test_adapters_have_rows_for_new_tokens_where_embeddings_and_head_are_trained
     write, load, tmp_path: Path
 ) -> None:
     base = write_outside_base(tmp_path / "before")
-    path = write(experiments__exp=f"modules: {{sft: {{config: sft.yaml, overrides: {{sft: {{base: {base}}}}}}}}}")
-    sft = load(path, 'sft.sft.new_special_tokens=["<|x|>"]').modules["sft"]
+    path = write(experiments__exp=f"modules: {{sft: {{config: sft.yaml, base: {base}}}}}")
+    sft = load(path, 'sft.tokenizer.new_special_tokens=["<|x|>"]').modules["sft"]
     assert check_module(sft) == []
     sft.config["lora"]["rank"] = 8
     (problem,) = check_module(sft)
-    assert "sft.sft.new_special_tokens: found new tokens, but adapters don't train embedding" in str(problem)
+    assert "sft.tokenizer.new_special_tokens: found new tokens, but adapters don't train embedding" in str(problem)
     assert "lora.modules_to_save: [tokens] trains them too" in str(problem)
     for saved, problems in (["tok_embeddings"], 1), (["tok_embeddings", "output"], 0):
         sft.config["lora"]["modules_to_save"] = saved
         assert len(check_module(sft)) == problems
-    load(path, 'sft.sft.new_special_tokens=["<|x|>"]', "sft.lora.rank=8", "sft.lora.modules_to_save=[tokens]")
+    load(path, 'sft.tokenizer.new_special_tokens=["<|x|>"]', "sft.lora.rank=8", "sft.lora.modules_to_save=[tokens]")
 
 
 def test_what_a_model_in_transformers_format_cant_give_is_refused(write, mistakes) -> None:
@@ -87,7 +103,7 @@ def test_what_a_model_in_transformers_format_cant_give_is_refused(write, mistake
 def test_keys_that_name_no_tokenizer_or_weights_are_warned_of(write, load) -> None:
     settings = {
         "sft.checkpoint.initial_load_in_hf": ("true", "sft starts from its base's weights"),
-        "sft.sft.base_revision": ("v1", "sft.base names no repository of the Hub"),
+        "sft.base_revision": ("v1", "base names no repository of the Hub"),
         "pretrain.model.hf_assets_revision": ("v1", "model.hf_assets_path names no repository of the Hub"),
     }
     warnings = load(write(), *(f"{key}={value}" for key, (value, _) in settings.items())).warnings

@@ -1,6 +1,10 @@
 """Values of an evaluate module that would end it once everything is trained."""
 
+from pathlib import Path
+
 import pytest
+
+from titanflow.config.files import tree
 
 MODULES = {"modules__evaluate": "models: [pretrain]\ninclude_path: null\n"}
 EXPERIMENT = """
@@ -24,6 +28,7 @@ EXPERIMENT = """
         (["limit=0"], "found 0"),
         (["num_fewshot=-1"], "found -1"),
         (["num_fewshot=two"], "found 'two'"),
+        (["bootstrap_iters=1000000000"], "at most 1000000"),
         (["seed=-1"], "found -1"),
         (["seed=4294967296"], "found 4294967296"),
         (["device=gpu"], "expected: cpu, cuda, cuda:1, …"),
@@ -41,6 +46,17 @@ def test_a_value_that_nothing_could_evaluate_with(write, mistakes, settings: lis
     message = mistakes(write(**MODULES, experiments__exp=EXPERIMENT), *(f"evaluate.{one}" for one in settings))
     assert says in message
     assert "--set evaluate." in message
+
+
+def test_a_folder_of_tasks_that_holds_a_disk_is_refused(write, mistakes, tmp_path: Path, monkeypatch) -> None:
+    for number in range(4):
+        (tmp_path / "disk" / str(number)).mkdir(parents=True)
+        (tmp_path / "disk" / str(number) / "file").touch()
+    monkeypatch.setattr(tree, "MOST_FILES", 7)
+    message = mistakes(write(**MODULES, experiments__exp=EXPERIMENT), f"evaluate.include_path={tmp_path / 'disk'}")
+    assert f"evaluate.include_path: {tmp_path / 'disk'} holds more than 7 files" in message
+    monkeypatch.setattr(tree, "MOST_FILES", 8)
+    mistakes(write(**MODULES, experiments__exp=EXPERIMENT), "evaluate.tasks=[3]")
 
 
 @pytest.mark.parametrize(

@@ -64,17 +64,15 @@ def test_what_preferences_cant_do_is_refused(write, mistakes, data: str, overrid
 
 def test_a_preference_needs_a_base(write, mistakes) -> None:
     assert "a stage of the kind prefer needs a base" in message_of(write, mistakes, base="model: null")
-    assert "prefer.sft.base" in message_of(write, mistakes, base="base: nothing_of_this_name")
-    assert "prefer.sft.base: found null" in message_of(
-        write, mistakes, overrides="{sft: {base: null}}", base="model: null"
-    )
+    assert "prefer.base" in message_of(write, mistakes, base="base: nothing_of_this_name")
+    assert "a stage of the kind prefer needs a base" in message_of(write, mistakes, base="base: null")
 
 
 def test_its_module_file_names_none() -> None:
     with pytest.raises(ConfigError, match="a stage of the kind prefer needs a base"):
         load_experiment("chain", None, parse_settings(["prefer.base=null"]))
     mean = parse_settings(["prefer.base={mean: [sft, sft_slow]}"])
-    assert load_experiment("chain", None, mean).modules["prefer"].config["sft"]["base"] == {"mean": ["sft", "sft_slow"]}
+    assert load_experiment("chain", None, mean).modules["prefer"].config["base"] == {"mean": ["sft", "sft_slow"]}
 
 
 @pytest.mark.parametrize(

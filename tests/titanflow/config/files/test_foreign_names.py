@@ -79,7 +79,7 @@ def test_every_key_that_the_page_names_is_known() -> None:
         ("sft.train_on_inputs=true", "`train_on_inputs` is `sft.chat.turns` here: no token of the user's"),
         ("sft.val_set_size=0.05", "`val_set_size` is `sft.data.held_out.dev` here: a share of the rows"),
         ("sft.load_in_4bit=true", "`load_in_4bit`: no base is quantised"),
-        ("sft.init_from_model=x", "`init_from_model` is `sft.sft.base` here"),
+        ("sft.init_from_model=x", "`init_from_model` is `sft.base` here"),
         ("pretrain.hub_model_id=a/b", "`hub_model_id` is `modules.publish.overrides.repo_id` here: with target: hub"),
         ("pretrain.model.n_layer=3", "did you mean `model.n_layers`?"),
         ("pretrain.params.model_overrides={model.n_embd: 3}", "did you mean `model.dim`?"),
@@ -94,7 +94,7 @@ def test_every_key_that_the_page_names_is_known() -> None:
         ("sft.rl=dpo", "`rl` is `modules.prefer.overrides.prefer.loss` here: dpo, elsewhere sigmoid, or ipo"),
         ("stage=dpo", "`stage`: a module's entry says what it trains: `mine: {stage: prefer, base: sft, …}`"),
         ("pretrain.ema_decay=0.99", "`ema_decay` is `pretrain.training.ema` here"),
-        ("pretrain.load_best_model_at_end=true", "`load_best_model_at_end` is `pretrain.during.every` here"),
+        ("pretrain.save_best=true", "`save_best` is `modules.publish.overrides.checkpoint.best` here: dev/task/metric"),
         ("pretrain.training.stepz=5", "did you mean `pretrain.training.steps`?"),
     ],
 )

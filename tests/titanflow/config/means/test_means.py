@@ -119,7 +119,7 @@ MEAN = ["sft_a", "sft_b"]
         ({"../avg": {"mean": MEAN}}, r"evaluate.models: found '../avg'.*at most 40 letters"),
         ({"a.b": {"mean": MEAN}}, "evaluate.models: found 'a.b'"),
         ({"scored": {"mean": MEAN}}, "means.scored: the name means something else"),
-        ({"SFT-A": {"mean": MEAN}}, "means.SFT-A: the name is too like 'sft_a', which is taken"),
+        ({"SFT-A": {"mean": MEAN}}, "means.SFT-A: the name means something else"),
         ({"avg": {"mean": MEAN}, "sft_a": None}, r"means.sft_a: found null.*`evaluate.models: \[avg\]` leaves it out"),
         # Stages stand under their own names, beside a mean or not.
         ({"a": "sft_a"}, "models.a: is another name for the stage sft_a"),
@@ -164,7 +164,7 @@ def test_other_tokenizers_are_found_where_nothing_is_evaluated(configs: Path) ->
     modules["last"] = {**copy.deepcopy(modules["sft_a"]), "base": {"mean": ["pretrain", "other"]}}
     experiment["only"] = ["last"]
     path.write_text(yaml.safe_dump(experiment, sort_keys=False))
-    with pytest.raises(ConfigError, match=r"last.sft.base: pretrain and other are unlike: their tokenizers are"):
+    with pytest.raises(ConfigError, match=r"last.base: pretrain and other are unlike: their tokenizers are"):
         make_plan("tiny", configs)
 
 
@@ -215,15 +215,15 @@ def test_a_training_may_start_from_a_mean_and_is_made_after_its_stages(configs: 
 @pytest.mark.parametrize(
     ("base", "said"),
     [
-        ({"mean": ["sft_a", "evaluate"]}, "sft_c.sft.base: found 'evaluate', which is no module before this one"),
-        ({"mean": ["sft_a", "sft_c"]}, "sft_c.sft.base: found 'sft_c', which is no module before this one"),
-        ({"mean": []}, "sft_c.sft.base: found \\[\\].*two stages or more"),
-        ({"mean": "sft_a"}, "sft_c.sft.base: found 'sft_a'.*two stages or more"),
-        ({"mean": {"of": "sft_c"}}, "sft_c.sft.base: found {'of': 'sft_c'}.*2 or more checkpoints"),
-        ({"weights": [0.5, 0.5]}, "sft_c.sft.base: found {'weights'"),
-        ({}, "sft_c.sft.base: found {}"),
-        ({"mean": ["sft_a"]}, "sft_c.sft.base: found \\['sft_a'\\].*two stages or more"),
-        ({"mean": ["sft_a", "sft_b"], "weights": [1, 1]}, "sft_c.sft.base: found weights"),
+        ({"mean": ["sft_a", "evaluate"]}, "sft_c.base: found 'evaluate', which is no module before this one"),
+        ({"mean": ["sft_a", "sft_c"]}, "sft_c.base: found 'sft_c', which is no module before this one"),
+        ({"mean": []}, "sft_c.base: found \\[\\].*two stages or more"),
+        ({"mean": "sft_a"}, "sft_c.base: found 'sft_a'.*two stages or more"),
+        ({"mean": {"of": "sft_c"}}, "sft_c.base: found {'of': 'sft_c'}.*2 or more checkpoints"),
+        ({"weights": [0.5, 0.5]}, "sft_c.base: found {'weights'"),
+        ({}, "sft_c.base: found {}"),
+        ({"mean": ["sft_a"]}, "sft_c.base: found \\['sft_a'\\].*two stages or more"),
+        ({"mean": ["sft_a", "sft_b"], "weights": [1, 1]}, "sft_c.base: found weights"),
         ({"mean": {"of": "pretrain", "last": 3}}, "found the last 3, and pretrain keeps 2 checkpoints"),
     ],
 )
@@ -232,3 +232,16 @@ def test_a_base_that_is_no_mean_is_refused(configs: Path, base: object, said: st
     text = refusal(configs)
     assert re.search(said, text, re.DOTALL), text
     assert "tiny.yaml:" in text
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ({"mean": ["a", "b"]}, "the mean of a and b"),
+        ({"mean": ["a", "b"], "weights": [0.25, 0.75]}, "the mean of a (0.25) and b (0.75)"),
+        ({"mean": {"of": "pretrain", "last": 5}}, "the mean of the last 5 checkpoints of pretrain"),
+        ({"best": {"of": "sft", "by": "dev/kind/acc"}}, "the best checkpoint of sft by dev/kind/acc"),
+    ],
+)
+def test_a_mean_in_words(recipe: dict[str, object], told: str) -> None:
+    assert str(Mean.of(recipe)) == told

@@ -200,7 +200,7 @@ def test_another_end_of_turn_when_more_follows_is_a_change() -> None:
 
 
 def test_a_turn_without_a_special_token_is_refused() -> None:
-    with pytest.raises(ChatRefused, match=r"ends messages\[1\] with no special token; .*sft\.new_special_tokens"):
+    with pytest.raises(ChatRefused, match=r"ends messages\[1\] with no special token; .*tokenizer\.new_special_tokens"):
         renderer(UNMARKED.replace("<|im_end|>", "")).render(chat("Hi", "Hello"))
 
 

@@ -44,6 +44,14 @@ def test_a_constant_rate_goes_on_from_the_last_checkpoint(configs: Path) -> None
     assert stage.forecast.tokens == 4 * 4 * 48
 
 
+def test_it_says_what_is_validated_and_exported_as_a_run_from_the_start_does(configs: Path) -> None:
+    ema = "pretrain.training.ema=0.9"
+    finish(configs, overrides=[CONSTANT, ema, steps(8)], upto="pretrain")
+    stage = pretrain(configs, CONSTANT, ema, steps(12))
+    assert stage.state == "EXTEND"
+    assert stage.reason.endswith("; validates and exports the moving mean of its weights (ema 0.9)")
+
+
 def test_later_stages_are_stale_as_after_any_other_change(configs: Path) -> None:
     finish(configs, overrides=[CONSTANT, steps(8)])
     plan = make_plan("tiny", configs, overrides=[CONSTANT, steps(12)])

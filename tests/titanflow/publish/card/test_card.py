@@ -14,7 +14,8 @@ from titanflow.publish.card.card import card_files, model_card
 from titanflow.publish.lineage import read_lineage
 from titanflow.publish.publish import publish
 from titanflow.runs.contract import StageRun
-from titanflow.runs.results import GateDecision, Threshold
+from titanflow.runs.results import Averaged, GateDecision, InheritanceRow, Threshold
+from titanflow.runs.scores.best import Best
 
 EVIL = '<script>alert("1")</script> | a `b` [c](http://evil.example)\nnext'
 
@@ -58,6 +59,20 @@ def test_the_published_model_s_scores_are_the_model_index(finished: FinishedRun)
     assert accuracy.metric_value == 0.93
     assert accuracy.dataset_revision == "1.0"
     assert accuracy.dataset_args == {"num_few_shot": 2}
+
+
+def test_a_mean_and_a_best_checkpoint_say_of_what_and_that_nothing_was_trained(finished: FinishedRun) -> None:
+    parts = [Averaged(stage="pretrain", step=step, digest="", weight=0.5) for step in (60, 120)]
+    finished.train("sft", mean_of=parts, tokens=0)
+    mean = " ".join(card_of(finished).split())
+    assert "the stage `sft`: the mean of 0.5 of `pretrain` at step 60, 0.5 of `pretrain` at step 120." in mean
+    assert "saw 3,400,000 tokens" in mean
+    assert "| | pretrain | | --- |" in mean
+    best = Best(stage="pretrain", step=60, by="dev/t/acc", value=0.75, scored=3)
+    finished.train("sft", mean_of=parts[:1], best=best, tokens=1_700_000)
+    chosen = " ".join(card_of(finished).split())
+    assert "step 60 of `pretrain`, the best of its 3 scored checkpoints by `dev/t/acc` (0.75), a score" in chosen
+    assert "saw 1,700,000 tokens" in chosen
 
 
 def test_results_side_by_side(finished: FinishedRun) -> None:
@@ -210,6 +225,24 @@ def test_what_a_model_says_is_shown_and_does_nothing(finished: FinishedRun) -> N
     assert line.count("|") == 5
     assert "`" not in line
     assert "<br>next" in line
+
+
+def test_a_mean_among_the_models_is_explained_and_the_published_one_is_the_last_column(finished: FinishedRun) -> None:
+    scores = {name: {"stdlib_kind": {"acc": 0.5}} for name in ("base", "sft", "avg")}
+    example = {"question": "Is it red?", "expected": "Yes.", "base": "No.", "sft": "Yes.", "avg": "Perhaps."}
+    finished.train("sft", inheritance=[InheritanceRow(key="debug.seed", how="kept", base="0", here="0")])
+    finished.evaluate(scores=scores, examples=[{"task": "stdlib_kind", **example}])
+    run = StageRun.read(finished.root / "evaluate" / "run.yaml")
+    run.config["means"] = {"avg": {"mean": ["base", "sft"], "weights": [0.25, 0.75]}}
+    run.write()
+    card = card_of(finished)
+    assert "`avg` is the mean of base (0.25) and sft (0.75)." in card
+    assert "| metric | base | avg | sft |" in card
+    assert "| question | expected | base | avg | sft |" in card
+    assert "| Is it red? | Yes. | No. | Perhaps. | Yes. |" in card
+    assert (
+        "Of its base's settings, the stage `sft` inherited 0, kept 1, changed 0; `titanflow.json` lists them." in card
+    )
 
 
 def test_a_name_from_the_config_is_text_too(finished: FinishedRun) -> None:

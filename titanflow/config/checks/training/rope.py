@@ -7,17 +7,17 @@ from titanflow.common.errors import Problem
 from titanflow.config.module import Module
 from titanflow.files.yaml_source import flatten
 
-KEY = "sft.change_rope"
+KEY = "model.change_rope"
 
 
 def check_rope(module: Module) -> list[Problem]:
-    if not module.config["sft"]["change_rope"]:
+    if not module.config["model"]["change_rope"]:
         return []
     if module.base is None:
         # A base that isn't found is a mistake of its own.
         hint = "leave it out, and set the model's arguments as they are to be"
         problem = module.problem(KEY, "found true, and the stage has no base whose RoPE could change", hint=hint)
-        return [problem] if module.kind == "pretrain" and not module.is_written("sft.base") else []
+        return [problem] if module.kind == "pretrain" and module.config["base"] is None else []
     own, theirs = flatten(module.model_overrides), flatten(module.base.model_args)
     if not any(ROPE.fullmatch(one) and value != theirs.get(one) for one, value in own.items()):
         named = [f"model.{one}" for one in theirs if ROPE.fullmatch(one)]
