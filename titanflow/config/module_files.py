@@ -11,6 +11,7 @@ from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.files.tree import ConfigTree, Room
 from titanflow.config.ignored import Ignored
 from titanflow.config.keys.experiment import BASE_KEYS
+from titanflow.files.emptied_sections import emptied
 from titanflow.files.interpolation import replaced
 from titanflow.files.json_source import GIVEN, parse_tree
 from titanflow.files.toml_source import read_toml
@@ -19,7 +20,6 @@ from titanflow.files.yaml_source import (
     Leaf,
     Tree,
     display,
-    emptied,
     first_origin,
     in_one_line,
     merge,

@@ -15,12 +15,12 @@ from titanflow.config.files.schema import closest, dataclass_schema, known_keys
 from titanflow.config.keys.experiment import BASE_KEYS, ExperimentSpec
 from titanflow.config.module import stage_schema
 from titanflow.config.stages import kind_of
+from titanflow.files.emptied_sections import emptied
 from titanflow.files.interpolation import replaced
 from titanflow.files.yaml_source import (
     Leaf,
     Tree,
     as_tree,
-    emptied,
     may_be_text,
     nested,
     parse_mapping,

@@ -254,23 +254,6 @@ def merge(base: Tree, over: Tree) -> Tree:
     return {key: merged[key] for key in _in_both_orders(list(base), list(over))}
 
 
-def emptied(base: Tree, over: Tree, prefix: str = "") -> Iterator[Problem]:
-    """A problem for each section of ``base`` that ``over`` would empty, which :func:`merge` leaves as it is.
-
-    In a file an empty section is one that nobody has filled. Whoever writes it in a setting means something by it.
-    """
-    for key, value in over.items():
-        below, dotted = base.get(key), f"{prefix}{key}"
-        if not isinstance(below, dict) or not below:
-            continue
-        if isinstance(value, dict) and value:
-            yield from emptied(below, value, f"{dotted}.")
-        elif isinstance(value, dict) or value.value is None:
-            hint = f"set the keys in it: {', '.join(f'{dotted}.{one}' for one in below)}"
-            origin = value.origin if isinstance(value, Leaf) else "a setting"
-            yield Problem("an empty value changes nothing of a section", dotted, origin, hint=hint)
-
-
 def _in_both_orders(keys: list[str], more: list[str]) -> list[str]:
     """``keys``, with those of ``more`` that it lacks before what follows them there."""
     place = len(keys)
