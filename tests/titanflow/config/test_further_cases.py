@@ -67,7 +67,7 @@ def test_149_every_number_of_a_config_has_bounds() -> None:
     checked = {
         *(f"parallelism.{one if 'data' in one else f'{one}_parallel'}_degree" for one in degrees),
         *(f"{section}.held_out.{part}" for section in ("data", "validation_data") for part in ("dev", "test")),
-        *("data.limit", "validation_data.limit", "checkpoint.load_step", "gate.confidence", "gate.resamples"),
+        *("data.limit", "validation_data.limit", "checkpoint.load_step", "gate.confidence"),
         "gate.margin",
     }
     schemas = [stage_schema(stage) for stage in ("pretrain", "sft", "evaluate", "publish")]

@@ -118,6 +118,11 @@ def tables(lineage: Lineage) -> dict[str, Any]:
     }
 
 
+def _means(found: EvaluatedStage) -> dict[str, str]:
+    """What each evaluated model is that is a mean, or the best checkpoint of a training."""
+    return {name: str(found.result.best.get(name, mean)) for name, mean in means_of(found.run.config).items()}
+
+
 def commands(lineage: Lineage, bundle: Bundle) -> list[str]:
     """The commands that reproduce the scores; none if the scores compare with nothing, or are a checkpoint's."""
     found = lineage.evaluation

@@ -127,6 +127,8 @@ def test_a_given_tokenizer_without_a_template_gives_the_pretrained_model_none(co
     (given / "chat_template.jinja").unlink()
     make_plan("tiny", configs, overrides=[settings[0], "evaluate.models=[sft]"])
     assert "asks through a chat template, and base (" in refusal(configs, *settings)
+    mean = "evaluate.models={tail: {mean: {of: pretrain, last: 2}}}"
+    assert "asks through a chat template, and tail (" in refusal(configs, settings[0], mean, "publish.model=tail")
 
 
 def test_a_template_that_cannot_be_read_is_refused(configs: Path) -> None:
