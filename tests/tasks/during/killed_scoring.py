@@ -15,7 +15,7 @@ from typing import Any
 
 MODULE = "titan.evaluate.during"
 KILL = "kill.txt"
-FILES = 60
+FILES = 28
 """About so many a process opens below the run's folder: checkpoint, kept scores, results, recordings of W&B."""
 
 
