@@ -11,7 +11,7 @@ from titanflow.architectures.base import FOLLOWS_SEQ_LEN, BaseArchitecture, free
 from titanflow.architectures.custom_code import source_files
 from titanflow.architectures.families.registry import OWN_FAMILIES
 from titanflow.architectures.outside_base import outside_base
-from titanflow.common.errors import ConfigError, Problem
+from titanflow.common.errors import ConfigError, Problem, did_you_mean
 from titanflow.config.files.schema import Schema
 from titanflow.config.keys.repositories import misplaced_revision
 from titanflow.config.means.recipe import misshapen, named_stages
@@ -158,7 +158,8 @@ def _find_base(part: ModelPart, earlier: Mapping[str, Module]) -> tuple[BaseArch
         "a training module that is written before this one, the folder of a finished stage or of a model that "
         "transformers loads, or owner/name on the Hub"
     )
-    return None, [Problem(f"found {wanted!r}", key, origin, expected, misplaced_revision("base", wanted))]
+    hint = misplaced_revision("base", wanted) or did_you_mean(wanted, trained)
+    return None, [Problem(f"found {wanted!r}", key, origin, expected, hint)]
 
 
 def _averaged(

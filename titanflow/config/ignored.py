@@ -60,7 +60,14 @@ def idle_names(experiment: Tree, removed: Iterable[str]) -> list[str]:
 def _words(experiment: Tree) -> list[str]:
     leaf = experiment.get("ignore")
     written = leaf.value if isinstance(leaf, Leaf) else None
-    return [written] if isinstance(written, str) else [str(one) for one in written] if isinstance(written, list) else []
+    words = [written] if isinstance(written, str) else written if isinstance(written, list) else []
+    return [_short(str(word)) for word in words]
+
+
+def _short(word: str) -> str:
+    """A key as it is known, ``sft.x``, which may be written as a file has it: ``modules.sft.overrides.x``."""
+    module, _, key = word.removeprefix("modules.").removeprefix("overrides.").partition(".")
+    return f"{module}.{key.removeprefix('overrides.')}" if key else module
 
 
 def remove_values(tree: Tree, ignored: Ignored, module: str) -> list[str]:

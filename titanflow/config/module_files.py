@@ -11,10 +11,21 @@ from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.files.tree import ConfigTree, Room
 from titanflow.config.ignored import Ignored
 from titanflow.config.keys.experiment import BASE_KEYS
+from titanflow.files.emptied_sections import emptied
 from titanflow.files.interpolation import replaced
 from titanflow.files.json_source import GIVEN, parse_tree
 from titanflow.files.toml_source import read_toml
-from titanflow.files.yaml_source import BY_NAME, Leaf, Tree, display, first_origin, in_one_line, merge, plain, read_tree
+from titanflow.files.yaml_source import (
+    BY_NAME,
+    Leaf,
+    Tree,
+    display,
+    first_origin,
+    in_one_line,
+    merge,
+    plain,
+    read_tree,
+)
 from titanflow.runs.contract import TRAINED, StageKind
 
 DATA = ("data", "validation_data")
@@ -87,6 +98,7 @@ def merge_files(entry: Entry, configs: ConfigTree, kind: StageKind, framework: s
     files.lay_over(entry.spec.get("overrides"))
     if kind in TRAINED:
         _lay_over_base(files, entry.spec, entry.key)
+    files.problems += emptied(files.tree, entry.settings, f"{entry.name}.")
     files.lay_over(entry.settings, null_clears=True)
     for name in DATA:
         _read_mixture(files, name, entry.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from titanflow.common.errors import ConfigError, Problem, did_you_mean
@@ -15,12 +15,14 @@ from titanflow.config.files.schema import closest, dataclass_schema, known_keys
 from titanflow.config.keys.experiment import BASE_KEYS, ExperimentSpec
 from titanflow.config.module import stage_schema
 from titanflow.config.stages import kind_of
+from titanflow.files.emptied_sections import emptied
 from titanflow.files.interpolation import replaced
 from titanflow.files.yaml_source import (
     Leaf,
     Tree,
     as_tree,
     may_be_text,
+    nested,
     parse_mapping,
     parse_scalar,
     set_leaf,
@@ -125,7 +127,14 @@ def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Settin
         return Problem("names a module, not a value in it", key=setting.key, origin=setting.origin, hint=hint)
     # And so may those below its overrides: `modules.pretrain.overrides.training.steps`.
     target = spec if _is_of_spec(kind_of(module, spec), key, tree) else over[module]
-    set_leaf(target, key.removeprefix("overrides."), tree)
+    return _lay(target, key.removeprefix("overrides."), setting, tree)
+
+
+def _lay(target: Tree, key: str, setting: Setting, tree: Leaf | Tree) -> Problem | None:
+    """Lays a setting over a tree, unless it is an empty value in a section's place."""
+    if problem := next(emptied(target, nested(key, tree), setting.key.removesuffix(key)), None):
+        return replace(problem, key=setting.key, origin=setting.origin)
+    set_leaf(target, key, tree)
     return None
 
 
@@ -142,8 +151,7 @@ def _is_of_spec(kind: StageKind | None, key: str, value: Leaf | Tree) -> bool:
 def _place_at_top(experiment: Tree, specs: Tree, setting: Setting, tree: Leaf | Tree) -> Problem | None:
     known = [key for key in known_keys(dataclass_schema(ExperimentSpec)) if key != "modules"]
     if setting.key in known:
-        set_leaf(experiment, setting.key, tree)
-        return None
+        return _lay(experiment, setting.key, setting, tree)
     kinds, modules = {name: kind_of(name, spec) for name, spec in specs.items()}, list(specs)
     hint = _by_kind(setting.key, kinds) or scheduler_hint(setting.key, setting.value, known, "")
     hint = hint or foreign_hint([setting.key], known, "")

@@ -62,7 +62,8 @@ def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list
             Problem("the module's name says no kind of stage", key, origin, f"a key `stage`: {', '.join(kinds)}", hint)
         ]
     is_key = name in dataclass_schema(ExperimentSpec)["properties"]
-    if is_key or alike(name) in TAKEN or (name in KIND_OF and KIND_OF[name] != kind):
+    is_other = any(alike(one) == alike(name) and other != kind for one, other in KIND_OF.items())
+    if is_key or alike(name) in TAKEN or is_other:
         return [Problem("the name means something else", key, origin, "another name")]
     if not is_name(name):
         return [Problem(f"found {name!r}", key, origin, NAME_EXPECTED)]

@@ -307,11 +307,13 @@ def in_one_line(tree: Tree) -> str:
 
 def set_leaf(tree: Tree, dotted: str, leaf: Leaf | Tree) -> None:
     """Lays a value or a section over the tree at a dotted key; null clears a section."""
-    over: Leaf | Tree = leaf
-    for key in reversed(dotted.split(".")):
-        over = {key: over}
-    assert isinstance(over, dict)
-    tree.update(merge(tree, over, null_clears=True))
+    tree.update(merge(tree, nested(dotted, leaf), null_clears=True))
+
+
+def nested(dotted: str, leaf: Leaf | Tree) -> Tree:
+    """The tree in which a value or a section stands alone, at a dotted key."""
+    first, *rest = dotted.split(".")
+    return {first: functools.reduce(lambda below, key: {key: below}, reversed(rest), leaf)}
 
 
 def above(tree: Tree, dotted: str) -> tuple[Tree, str]:

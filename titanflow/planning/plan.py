@@ -82,6 +82,8 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
     folder = workspace / config.exp_name / name
     manifest = Manifest.open(folder)
     preparation = Preparation.of(config, workspace, manifest)
+    if unlike := list(unlike_models(config.modules, preparation.tokenizers.folders)):
+        raise ConfigError(unlike)
     derived, scored = {module.name: module for module in during_modules(config)}, []
     best_by = wanted_scores(config)
     states = StageStates(manifest, preparation, config.spec.on_stale)
@@ -209,8 +211,6 @@ def _stage_run(stage: str, config: Experiment, run: str, folder: Path, preparati
         check_models(module, config, folder.parent.parent)
         if publish := config.of_kind("publish"):
             check_publishable(module, publish)
-        if unlike := list(unlike_models(config.modules, preparation.tokenizers.folders)):
-            raise ConfigError(unlike)
     stage_run = StageRun(
         **common,
         kind=module.kind,

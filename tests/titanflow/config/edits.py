@@ -100,7 +100,14 @@ def without(corpus: Corpus, root: int, place: Place) -> Mutant:
     """A root without one of its keys; what lies below may say the same."""
     files, mapping, index = corpus.edited(place)
     mapping.pop(index)
-    return Mutant(told("leaves out", place), root, words(place), files, may_hold=True)
+    # Without any modules, those of an experiment that extends this one lack what it said of them.
+    names = (*words(place), "model") if place.keys == ("modules",) else words(place)
+    return Mutant(told("leaves out", place), root, names, files, may_hold=True)
+
+
+def is_entry(place: Place) -> bool:
+    """Whether a place is an entry of an experiment that others name: a module, or a model of the evaluation."""
+    return place.keys[0] == "modules" and (len(place.keys) == 2 or "models" in place.keys[:-1])
 
 
 def rewritten(draw: st.DrawFn, corpus: Corpus, root: int) -> Mutant:
@@ -156,7 +163,9 @@ def misspelt(draw: st.DrawFn, corpus: Corpus, root: int) -> Mutant:
     name = draw(st.sampled_from(SPELLINGS))(place.keys[-1])
     files, mapping, index = corpus.edited(place)
     mapping[index][0] = name
-    return Mutant(told(f"writes {name!r} for", place), root, (name, *words(place)[:-1]), files)
+    # What others call by a name that isn't there any more is their mistake.
+    names = words(place) if is_entry(place) else words(place)[:-1]
+    return Mutant(told(f"writes {name!r} for", place), root, (name, *names), files)
 
 
 def moved(draw: st.DrawFn, corpus: Corpus, root: int) -> Mutant:

@@ -29,6 +29,7 @@ CONFIGS = Path(__file__).parent.parent.parent.parent / "configs"
 ROOTS = (
     ("stdlib", ()),
     ("stdlib_nightly", ()),
+    ("chain", ()),
     ("families", ()),
     ("families", ("pretrain.model=mod_10m.yaml",)),
     ("families", ("pretrain.model=dtf_10m.yaml",)),

@@ -198,6 +198,7 @@ def test_rope_is_another_than_the_bases_only_with_the_flag(with_base: Path, load
     assert "sft.model.n_layers: found 3" in mistakes(with_base, *longer, "sft.model.n_layers=3")
 
 
+SCALED = ["sft.model.change_rope=true"]
 RETHETA = ["sft.model.change_rope=true", "sft.model.rope_theta=2e4"]
 
 
@@ -211,6 +212,14 @@ RETHETA = ["sft.model.change_rope=true", "sft.model.rope_theta=2e4"]
             "sft.model.rope_theta: found 0: no position could be",
         ),
         ([*RETHETA, "sft.model.rope_scaling_args.scaling_factor=-1.0"], "scaling_factor: found -1.0: no position"),
+        ([*SCALED, "sft.model.rope_scaling_args.scaling_factor=0.5"], "found 0.5: it would leave fewer positions"),
+        ([*SCALED, "sft.model.rope_scaling_args.low_freq_factor=0"], "rope_scaling_args.low_freq_factor: found 0\n"),
+        ([*SCALED, "sft.model.rope_scaling_args.high_freq_factor=0"], "rope_scaling_args.high_freq_factor: found 0\n"),
+        (
+            [*SCALED, "sft.model.rope_scaling_args.high_freq_factor=0.5"],
+            "low_freq_factor is 1.0 and rope_scaling_args.h",
+        ),
+        ([*SCALED, "sft.model.rope_scaling_args.original_max_position_embeddings=0"], "position_embeddings: found 0\n"),
         ([*RETHETA, "sft.lora.rank=2", "sft.lora.peft_adapter=true"], "the adapter's base has another RoPE"),
     ],
 )

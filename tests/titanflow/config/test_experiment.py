@@ -201,6 +201,37 @@ def test_ignore_does_not_unset_a_key_that_is_known(write, load) -> None:
     assert loaded.ignored == []
 
 
+@pytest.mark.parametrize("key", ["modules.sft", "modules.sft.config", "modules.pretrain.overrides.training.steps"])
+def test_ignore_takes_no_part_of_an_entry_away(write, load, key: str) -> None:
+    path = write()
+    path.write_text(f"ignore: [{key}]\n{path.read_text()}")
+    loaded = load(path)
+    assert (list(loaded.modules), loaded.ignored) == (["pretrain", "sft"], [])
+    assert loaded.modules["pretrain"].config["training"]["steps"] == 300
+    assert loaded.modules["sft"].config["training"]["local_batch_size"] == 16
+    assert any("leaves nothing out" in line for line in loaded.warnings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "keys"),
+    [
+        (["pretrain.training={}"], "pretrain.training.steps"),
+        (["pretrain.model={}", "sft.metrics={}"], "sft.metrics.log_freq"),
+        (["sft.lora.rank=4", "sft.lora={}"], "sft.lora.rank"),
+        (["launcher.nproc_per_node=2", "launcher={}"], "launcher.nproc_per_node"),
+    ],
+)
+def test_an_empty_setting_of_a_section_is_told(write, mistakes, settings: list[str], keys: str) -> None:
+    key = settings[-1].partition("=")[0]
+    message = mistakes(write(), *settings)
+    told = f"{key}: an empty value changes nothing of a section\n    null clears it; or set the keys in it: {keys}"
+    assert told in message
+
+
+def test_an_empty_setting_of_what_has_no_values_is_nothing(write, load) -> None:
+    assert load(write(), "sft.lora=null", "launcher={}").modules["sft"].config["lora"]["rank"] == 0
+
+
 def test_a_tree_with_a_folder_per_framework(tmp_path: Path) -> None:
     """The layout of Primus: modules and models by framework, a module base above them."""
     files = {

@@ -151,6 +151,8 @@ def test_what_starts_from_several_models_has_no_one_base(load: Load) -> None:
         ("  Prepare: {stage: sft}\n", "modules.Prepare: the name means something else"),
         ("  rehearsal: {stage: pretrain}\n", "modules.rehearsal: the name means something else"),
         ("  scored: {stage: pretrain}\n", "modules.scored: the name means something else"),
+        ("  Evaluate: {stage: sft}\n", "own.yaml:3: modules.Evaluate: the name means something else"),
+        ("  a: {stage: sft, base: Pretrain}\n", r"a.base: found 'Pretrain'.*did you mean pretrain\?"),
     ],
 )
 def test_a_mistake_in_a_name_a_kind_or_a_base_is_told(load: Load, modules: str, told: str) -> None:

@@ -88,6 +88,23 @@ def _rope(args: dict[str, Any]) -> Found:
     for key, value in {**values, "rope_factor": args.get("rope_factor")}.items():
         if _is_number(value) and not 0 < value < math.inf:
             yield (key,), f"found {value}: no position could be told from another", "a number above 0"
+    yield from _stretched(args, stretch)
+
+
+def _stretched(args: dict[str, Any], llama: dict[str, Any]) -> Found:
+    """What stretches positions, llama 3.1's way and YaRN's: both divide by these numbers or take their logarithm."""
+    head = "rope_scaling_args."
+    given = {**args, **{f"{head}{key}": value for key, value in llama.items()}}
+    for key in (f"{head}scaling_factor", "rope_factor"):
+        if _is_number(given.get(key)) and 0 < given[key] < 1:
+            yield (key,), f"found {given[key]}: it would leave fewer positions", "1 or more; 1 stretches nothing"
+    numbers = (f"{head}low_freq_factor", f"{head}high_freq_factor", "beta_slow", "beta_fast")
+    for key in (*numbers, f"{head}original_max_position_embeddings", "original_seq_len"):
+        if _is_number(given.get(key)) and not 0 < given[key] < math.inf:
+            yield (key,), f"found {given[key]}", "a number above 0"
+    for low, high in (numbers[:2], numbers[2:]):
+        if all(_is_number(given.get(key)) for key in (low, high)) and given[low] > given[high] > 0:
+            yield (high, low), f"{low} is {given[low]} and {high} {given[high]}", f"{high} above {low}"
 
 
 def _dropout(args: dict[str, Any]) -> Found:

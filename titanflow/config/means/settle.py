@@ -34,6 +34,9 @@ def _of_models(module: Module, modules: Mapping[str, Module]) -> list[Problem]:
         others = {name: one for name, one in models.items() if name not in written}
         if problems := _beside(module, others, modules):
             return problems
+        if twice := [name for name in written if name in module.config["means"]]:
+            found = "the model is described here and in means"
+            return [module.problem(f"models.{name}", found, "one of them") for name in twice]
         module.config["models"] = list(models)
         module.config["means"] = {**module.config["means"], **written}
         _move_origins(module)

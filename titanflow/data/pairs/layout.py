@@ -93,6 +93,9 @@ class PairFormat:
         if not prompt and all(isinstance(side, str) for side in sides):
             prompt = shared_text(*sides)
             sides = [side[len(prompt) :] for side in sides]
+            ended = [name for name, side in zip(SIDES, sides, strict=True) if not side.strip()]
+            if prompt and ended:
+                return self._ended(ended[0])
         elif not prompt:
             if texts := [name for name, side in zip(SIDES, sides, strict=True) if not isinstance(side, list)]:
                 found = f"{texts[0]} isn't a list of messages, and the row has no {self.columns['prompt']}"
@@ -127,8 +130,7 @@ class PairFormat:
         """The pair, with the prompt's answers marked as context."""
         answers = {name: side.messages[prompt:] for name, side in zip(SIDES, (chosen, rejected), strict=True)}
         if empty := next((name for name, answer in answers.items() if not answer), None):
-            found = "this side ends with what the sides share"
-            return Pair.refused(Problem(found, self.columns[empty], expected="an answer"))
+            return Pair.refused(self._ended(empty))
         for name, answer in answers.items():
             column = self.columns[name]
             if answer[0]["role"] != "assistant":
@@ -141,6 +143,9 @@ class PairFormat:
         if chosen.messages == rejected.messages:
             return Pair.refused(Problem("both sides are the same", self.columns["rejected"], expected="two answers"))
         return Pair(_with_context(chosen, prompt), _with_context(rejected, prompt), prompt)
+
+    def _ended(self, side: str) -> Problem:
+        return Problem("this side ends with what the sides share", self.columns[side], expected="an answer")
 
 
 def format_of(data: Data) -> ChatFormat | PairFormat:

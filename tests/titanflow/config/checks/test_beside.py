@@ -33,6 +33,7 @@ def configs(tmp_path: Path) -> Path:
         (["pretrain.during.every=4", "pretrain.training.mock_data=true"], ["random tokens"]),
         (["sft.samples.prompts=[hello]"], ["answered at each validation, and there is none"]),
         (["pretrain.samples.prompts=[' ']"], ["found an empty prompt"]),
+        (["pretrain.samples.prompts=[a, b, a]"], ["found 'a' twice", "each prompt once"]),
         (["pretrain.samples={prompts: [a], max_new_tokens: 0}"], ["pretrain.samples.max_new_tokens", "found 0"]),
         (["pretrain.samples.prompts=[a]", "pretrain.training.mock_data=true"], ["which are no text"]),
         (["pretrain.samples.prompts=[a]", "pretrain.parallelism.pipeline_parallel_degree=2"], ["pipeline parallelism"]),

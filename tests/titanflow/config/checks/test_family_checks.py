@@ -53,6 +53,20 @@ def test_rows_on_either_side_of_the_original_length_have_the_same_rope(write, lo
     assert load(write(), *settings, f"sft.training.seq_len={seq_len}").modules["sft"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["rope_factor=0.5"], "rope_factor: found 0.5: it would leave fewer positions"),
+        (["original_seq_len=0"], "original_seq_len: found 0"),
+        (["beta_fast=0"], "beta_fast: found 0"),
+        (["beta_slow=40"], "beta_slow: beta_slow is 40 and beta_fast 32"),
+    ],
+)
+def test_numbers_that_yarn_cant_stretch_by_are_refused(write, mistakes, settings: list[str], expected: str) -> None:
+    own = [f"pretrain.model.{setting}" for setting in settings]
+    assert expected in mistakes(write(), "pretrain.model.name=deepseek_v3", *own)
+
+
 def test_what_llama4s_masks_would_do_is_refused(write, load, mistakes) -> None:
     path, irope = write(), ["pretrain.model.name=llama4", "pretrain.model.flavor=debugmodel_irope"]
     assert "pretrain, sft: model.attn_type: found 'flex': torchtitan's llama4 passes two masks" in mistakes(

@@ -56,6 +56,7 @@ def data(phases: str, more: str = "weights: rows", source: str = "") -> str:
             "[{until: 0.5, weights: {web: 1, code: 1}}, {until: 1, weights: {web: 0}}]",
             ["the weights of phase 2 sum to 0"],
         ),
+        ("[{until: 1, weights: {web: 1.0e308, code: 1.0e308}}]", ["the weights of phase 1 sum to inf"]),
         ("[{until: 1, weights: {web: 2, code: -1}}]", ["phase 1 gives code the weight -1"]),
         ("[{until: 1, weights: {web: 2}}]", ["no phase reads code", "or leave the source out"]),
         ("[{until: 1}]", ["phase 1 lacks weights"]),

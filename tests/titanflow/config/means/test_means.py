@@ -122,6 +122,7 @@ MEAN = ["sft_a", "sft_b"]
         ({"../avg": {"mean": MEAN}}, r"evaluate.models: found '../avg'.*at most 40 letters"),
         ({"a.b": {"mean": MEAN}}, "evaluate.models: found 'a.b'"),
         ({"scored": {"mean": MEAN}}, "means.scored: the name means something else"),
+        ({"SFT-A": {"mean": MEAN}}, "means.SFT-A: the name means something else"),
         # Stages stand under their own names, beside a mean or not.
         ({"a": "sft_a"}, "models.a: is another name for the stage sft_a"),
         ({"sft_a": "sft_a", "other": "./elsewhere"}, "other: found './elsewhere'.*beside a mean or a stage"),
@@ -160,6 +161,25 @@ def test_more_checkpoints_than_a_stage_saves_are_refused(configs: Path) -> None:
     text = refusal(configs, {"avg": {"mean": {"of": "pretrain", "last": 4}}}, pretrain=keeps)
     assert "found the last 4, and pretrain saves 3 checkpoints" in text
     assert "set pretrain.checkpoint.interval: 3" in text
+
+
+def test_a_mean_has_one_recipe(configs: Path) -> None:
+    text = refusal(configs, evaluate={"means": {"avg": {"mean": {"of": "sft_a", "last": 2}}}})
+    assert re.search(r"tiny.yaml:\d+: evaluate.models.avg: the model is described here and in means", text)
+
+
+def test_other_tokenizers_are_found_where_nothing_is_evaluated(configs: Path) -> None:
+    path = configs / "experiments" / "tiny.yaml"
+    experiment = yaml.safe_load(path.read_text())
+    modules = experiment["modules"]
+    (configs.parent / "other.txt").write_text("another text, of other words\n" * 400)
+    (configs / "data" / "other.yaml").write_text(f"kind: text\npath: {configs.parent}/other.txt\n")
+    modules["other"] = {"stage": "pretrain", **copy.deepcopy(modules["pretrain"]), "data": "other.yaml"}
+    modules["last"] = {**copy.deepcopy(modules["sft_a"]), "base": {"mean": ["pretrain", "other"]}}
+    experiment["only"] = ["last"]
+    path.write_text(yaml.safe_dump(experiment, sort_keys=False))
+    with pytest.raises(ConfigError, match=r"last.base: pretrain and other are unlike: their tokenizers are"):
+        make_plan("tiny", configs)
 
 
 def test_unlike_models_are_refused(configs: Path) -> None:

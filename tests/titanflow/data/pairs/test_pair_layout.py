@@ -126,6 +126,10 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
         {"chosen": [*ASKED, FIRST, *turns("Sure?", "Yes.")], "rejected": [*ASKED, FIRST]},
         *("rejected", "this side ends with what the sides share"),
     ),
+    "a text that ends early": (
+        {"chosen": "Which? ", "rejected": "Which? That."},
+        *("chosen", "this side ends with what the sides share"),
+    ),
     "a text beside a list": ({"chosen": "This.", "rejected": [SECOND]}, "chosen", "chosen isn't a list of messages"),
     "a number": ({"prompt": "Which?", "chosen": 3, "rejected": "That."}, "chosen[1].content", "content is int"),
     "an unknown role": (

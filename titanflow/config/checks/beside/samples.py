@@ -21,6 +21,8 @@ def _check_samples(module: Module) -> list[Problem]:
         problems.append(module.problem(KEY, message, "validation: {enable: true}"))
     if not all(prompt.strip() for prompt in prompts):
         problems.append(module.problem(KEY, "found an empty prompt", "a text to go on from"))
+    if twice := next((prompt for prompt in prompts if prompts.count(prompt) > 1), None):
+        problems.append(module.problem(KEY, f"found {twice!r} twice", "each prompt once"))
     if module.config["training"]["mock_data"]:
         message = "the training reads random tokens (training.mock_data), which are no text"
         problems.append(module.problem(KEY, message, hint="leave them out"))

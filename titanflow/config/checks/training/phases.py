@@ -76,8 +76,8 @@ def _weight_faults(number: int, weights: dict[str, float], sources: list[str]) -
             yield f"phase {number} has a weight for {name!r}, which is no source", f"one of {', '.join(sources)}", hint
         elif not 0 <= weight < math.inf:
             yield f"phase {number} gives {name} the weight {weight}", "0 or a number above", ""
-    if not any(weight > 0 for weight in weights.values()):
-        yield f"the weights of phase {number} sum to 0", "at least one above 0", ""
+    if (total := sum(weights.values())) == 0 or total == math.inf:
+        yield f"the weights of phase {number} sum to {total:g}", "at least one above 0", ""
 
 
 def _idle(module: Module, section: str, mixture: dict[str, Any]) -> Iterator[Problem]:
