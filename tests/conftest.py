@@ -30,6 +30,8 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A shell starts its background jobs with SIGINT ignored, and what a test interrupts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# And nohup has SIGHUP ignored.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # The same examples each time, however slow the machine; `--hypothesis-profile many` tries ten times as many.
 settings.register_profile("few", max_examples=200, derandomize=True, deadline=None, database=None)
 settings.register_profile("many", settings.get_profile("few"), max_examples=2000)
