@@ -41,7 +41,7 @@ def trained(bench: Workbench, root: Path, family: str) -> StageRun:
     settings = [f"workspace={root / 'runs'}", f"pretrain.model={family}_0.5B.yaml", "pretrain.validation.enable=false"]
     settings += [f"pretrain.model.{name}={value}" for name, value in TINY_ARGS.items()]
     settings += [f"pretrain.data={root / 'text.yaml'}"]
-    settings += ["pretrain.optimizer.lr=0", "pretrain.optimizer.group_lr={}", "pretrain.training.steps=1"]
+    settings += ["pretrain.optimizer.lr=0", "pretrain.optimizer.group_lr=null", "pretrain.training.steps=1"]
     settings += ["pretrain.training.seq_len=32", "pretrain.metrics.enable_wandb=false"]
     settings += ["pretrain.training.mixed_precision_param=float32"]
     plan = make_plan("from_qwen2", ROOT / "configs", overrides=settings)

@@ -47,7 +47,7 @@ def test_it_begins_with_the_fp64_mean_on_one_rank_and_on_two(bench: Workbench) -
     assert records(found[1]) == pytest.approx(records(found[0]), abs=1e-4)
     result = read_result(found[0].folder)
     assert isinstance(result, TrainResult)
-    assert {row.key: row.here for row in result.inheritance}["weights"] == "the mean of a and b"
+    assert {row.key: row.here for row in result.inheritance}["weights"] == "the mean of a (0.25) and b (0.75)"
     base = read_training(found[0].folder).base
     assert base is not None
     assert base.run.folder == found[0].folder.with_name("one.base")
