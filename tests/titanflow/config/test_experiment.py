@@ -228,6 +228,11 @@ def test_an_empty_setting_of_a_section_is_told(write, mistakes, settings: list[s
     assert told in message
 
 
+def test_null_clears_a_mapping_of_any_names(write, load) -> None:
+    loaded = load(write(), "pretrain.optimizer.group_lr.router=1e-2", "pretrain.optimizer.group_lr=null")
+    assert loaded.modules["pretrain"].config["optimizer"]["group_lr"] == {}
+
+
 def test_an_empty_setting_of_what_has_no_values_is_nothing(write, load) -> None:
     assert load(write(), "sft.lora=null", "launcher={}").modules["sft"].config["lora"]["rank"] == 0
 

@@ -107,7 +107,7 @@ def known_keys(schema: Schema, prefix: str = "") -> list[str]:
 def fitted(tree: Tree, schema: Schema) -> Tree:
     """The tree as the schema reads it: a plain value as it was written (``1001``, ``012``) where text alone is taken.
 
-    Sections that are written and left empty (null) are left out: they get their defaults.
+    Sections and mappings that are written and left empty (null) are left out: they get their defaults.
     """
     properties, others = schema.get("properties", {}), schema.get("additionalProperties")
     others = others if isinstance(others, dict) else {}
@@ -116,7 +116,7 @@ def fitted(tree: Tree, schema: Schema) -> Tree:
         below = properties.get(key, others)
         if isinstance(value, dict):
             kept[key] = fitted(value, below)
-        elif value.value is not None or "properties" not in below:
+        elif value.value is not None or below.get("type") != "object":
             kept[key] = _as_text(value, below)
     return remade(tree, kept)
 
