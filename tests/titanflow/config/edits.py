@@ -243,7 +243,8 @@ def passed(draw: st.DrawFn, corpus: Corpus, root: int) -> Mutant:
 
 def _set(what: str, corpus: Corpus, root: int, key: str, how: dict[str, Any]) -> Mutant:
     was = corpus.originals[root][key]
-    may_hold = any(is_same(was, value) for value in how["values"])
+    # An unset part is that of its section.
+    may_hold = any(is_same(was, value) or (value is None and key.endswith(".part")) for value in how["values"])
     section = key.rpartition(".")[0] or key
     return Mutant(what, root, (key, section, *NO_ROWS), sets=(key,), may_hold=may_hold, **how)
 

@@ -257,7 +257,12 @@ def holds(found: Mapping[str, Any], key: str, value: Any) -> bool:
 
 
 def is_same(found: Any, value: Any) -> bool:
-    """Whether both are equal, of which a boolean equals booleans only, and a number as a float holds it."""
+    """Whether both are equal, of which a boolean equals booleans only, and a number as a float holds it.
+
+    Null is an empty mapping, where a mapping stands.
+    """
+    if found == {} and value is None:
+        return True
     if isinstance(found, float) and isinstance(value, int):
         value = float(value) if not isinstance(value, bool) else None
     return isinstance(found, bool) == isinstance(value, bool) and found == value
