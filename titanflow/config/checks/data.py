@@ -19,8 +19,11 @@ ONLY_TEXT = ("text_column", "document", "streaming")
 ONLY_DATASETS = {"config": None, "split": "train", "revision": None}
 """Keys of datasets alone, with no meaning for files and built-in sources; with their defaults."""
 KINDS = {
-    **{"stdlib": "text", "stdlib_documented": "text"},
-    **{"stdlib_chats": "chat", "stdlib_pairs": "pairs", "stdlib_evals": "evals"},
+    "stdlib": "text",
+    "stdlib_documented": "text",
+    "stdlib_chats": "chat",
+    "stdlib_pairs": "pairs",
+    "stdlib_evals": "evals",
 }
 """The kind of rows in each built-in source."""
 
