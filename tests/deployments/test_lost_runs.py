@@ -22,6 +22,8 @@ from flows.sign_of_life import sign_of_life
 from tasks.process.process import MARK
 from tasks.ui.labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, SIGN_LABEL
 
+pytestmark = pytest.mark.slow
+
 KILLED = "Process exited with status code: -9. Process exited due to a SIGKILL signal."
 AGAIN = Scheduled(name="AwaitingRetry", message=f"Attempt 2 of 3, after: {KILLED}")
 RETRY = Scheduled(name="AwaitingRetry", message="Retry from the UI")

@@ -28,6 +28,8 @@ from titanflow.common.digests import folder_digests
 from titanflow.common.errors import ConfigError, DataError
 from titanflow.runs.contract import PreparedData, StageRun
 
+pytestmark = pytest.mark.slow
+
 CHATS = [{"role": "user", "content": "Is it a class?"}]
 
 

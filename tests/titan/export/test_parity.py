@@ -13,6 +13,8 @@ import titan.export.parity
 from titan.export.export import compare
 from titan.export.parity import GREEDY_TOKENS, Parity, sample_tokens
 
+pytestmark = pytest.mark.slow
+
 GOOD = Parity(
     relative_error=1e-6, argmax_agreement=1.0, greedy_agreement=1.0, positions=256, greedy_tokens=GREEDY_TOKENS
 )

@@ -24,6 +24,8 @@ from titanflow.data.dataset_info import read_info
 from titanflow.data.parts.work import Work
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, train_tokenizer
 
+pytestmark = pytest.mark.slow
+
 DATE = {"strftime_now": "26 Jul 2024"}
 TWO = turns("Q?", "An answer.", "R?", "Another.")
 RESULT = {"role": "tool", "content": "sun"}

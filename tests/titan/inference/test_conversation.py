@@ -14,6 +14,8 @@ from wrong_exports import export_tiny
 from titan.inference.conversation import Conversation, model_folder, printable
 from titanflow.common.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -35,6 +35,8 @@ from titan.models.documents import (
 from titan.models.registry import train_spec
 from titanflow.data.prepared import IGNORE_INDEX
 
+pytestmark = pytest.mark.slow
+
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 

@@ -21,6 +21,8 @@ from titanflow.config.means.recipe import Mean
 from titanflow.runs.metrics import EVALUATIONS_FILE, append_record
 from titanflow.runs.results import TrainResult, read_result
 
+pytestmark = pytest.mark.slow
+
 BEST = Mean(("a",), (1.0,), by="dev/t/loss")
 
 

@@ -14,6 +14,8 @@ from titanflow.config.keys.training import Lora
 from titanflow.runs.contract import StageRun
 from titanflow.runs.manifest import checkpoint_digest
 
+pytestmark = pytest.mark.slow
+
 FIRST = {"rank": 2, "alpha": 3.0, "modules_to_save": ["norm"]}
 SECOND = {"rank": 4, "alpha": 8.0, "rslora": True, "target_modules": ["wq", "w1"]}
 FAMILY = "llama3"

@@ -15,6 +15,8 @@ from titanflow.common.errors import DataError
 from titanflow.config.means.recipe import Mean
 from titanflow.runs.results import TrainResult, read_result, write_result
 
+pytestmark = pytest.mark.slow
+
 
 def exported(source: Path, out: Path) -> dict[str, torch.Tensor]:
     export_checkpoint(source, out)

@@ -15,6 +15,8 @@ from titanflow.draft import trial
 from titanflow.planning.plan import make_plan
 from titanflow.planning.stage_plan import Plan
 
+pytestmark = pytest.mark.slow
+
 runner = CliRunner()
 
 

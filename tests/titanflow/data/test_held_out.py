@@ -19,6 +19,8 @@ from titanflow.data.mixture import open_rows
 from titanflow.data.tokenizer.tokenizer import load_tokenizer
 from titanflow.runs.contract import StageRun
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [f"The number {number} is one that comes after {number - 1}.\n" for number in range(120)]
 HELD_OUT = {"dev": 10, "test": 0.2}
 

@@ -34,6 +34,8 @@ from titanflow.data.parts.work import Work
 from titanflow.data.prepared import IGNORE_INDEX, PreparedRows
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, load_tokenizer
 
+pytestmark = pytest.mark.slow
+
 TEMPLATES = {"chatml": CHATML, "llama3": LLAMA3, "unmarked": UNMARKED, "forgetful": FORGETFUL}
 ENDS = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "unmarked": "<|im_end|>", "forgetful": "<|im_end|>"}
 HEADERS = dict.fromkeys(TEMPLATES, "<|im_start|>assistant\n") | {

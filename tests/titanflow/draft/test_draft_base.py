@@ -11,6 +11,8 @@ from titanflow.config.files.chat_template import LLAMA3, TOKENS
 from titanflow.draft import machine
 from titanflow.planning.plan import make_plan
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_base_alone_is_fine_tuned(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base")

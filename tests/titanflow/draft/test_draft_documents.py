@@ -9,6 +9,8 @@ from own_files import sentence
 
 from titanflow.common.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("texts", "name", "expected"),

@@ -10,6 +10,8 @@ from own_files import messages, wiki
 from titanflow.common.errors import ConfigError
 from titanflow.planning.plan import make_plan
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_gpu_gets_bfloat16_and_a_model_for_its_hour(tmp_path: Path, gpus: Callable[..., None]) -> None:
     gpus(80)

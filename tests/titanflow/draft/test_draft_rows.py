@@ -11,6 +11,8 @@ from titanflow.common.errors import ConfigError
 from titanflow.draft import machine
 from titanflow.draft.draft import Asked, Draft
 
+pytestmark = pytest.mark.slow
+
 
 def test_rows_are_as_long_as_conversations_need(tmp_path: Path) -> None:
     rows = [

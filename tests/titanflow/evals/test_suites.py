@@ -12,6 +12,8 @@ from titanflow.evals.suites import FOLDER, suites
 from titanflow.evals.task_checks import needs_network
 from titanflow.planning.plan import make_plan
 
+pytestmark = pytest.mark.slow
+
 V1 = {
     "arc_challenge": 25,
     "hellaswag": 10,

@@ -6,6 +6,8 @@ from titanflow.common.errors import ConfigError
 from titanflow.evals.task_yaml import read_yaml
 from titanflow.files.yaml_source import parse_scalar, plain, read_tree
 
+pytestmark = pytest.mark.slow
+
 LEVELS = 12
 """Each level has the one above ten times."""
 BOMBS = {

@@ -13,6 +13,8 @@ from titanflow.data.prepare import prepare
 from titanflow.planning.plan import make_plan
 from titanflow.planning.stage_plan import Plan, StagePlan
 
+pytestmark = pytest.mark.slow
+
 KEYS = ("model.hf_assets_path", "tokenizer.path")
 REVISIONS = {"model.hf_assets_path": "model.hf_assets_revision", "tokenizer.path": "tokenizer.revision"}
 

@@ -18,6 +18,8 @@ from titanflow.planning.stage_plan import Plan, StagePlan
 from titanflow.runs.manifest import Manifest
 from titanflow.runs.results import write_result
 
+pytestmark = pytest.mark.slow
+
 IN_HF = ("pretrain.checkpoint.initial_load_in_hf=true",)
 BY_PATH = (*IN_HF, f"pretrain.checkpoint.initial_load_path={REPO}")
 BY_ASSETS = (*IN_HF, f"pretrain.model.hf_assets_path={REPO}")

@@ -17,6 +17,8 @@ from titanflow.common.errors import ConfigError, DataError
 from titanflow.config.keys.after_training import Evaluate
 from titanflow.runs.contract import StageRun
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> StageRun:

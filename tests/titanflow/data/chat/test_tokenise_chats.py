@@ -23,6 +23,8 @@ from titanflow.data.prepared import PreparedRows
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer
 from titanflow.runs.contract import CUT
 
+pytestmark = pytest.mark.slow
+
 CHATS = [turns("Hi", "Hello there"), turns("Count", "one two three four five six seven"), turns("Q", "A", "B", "C")]
 
 

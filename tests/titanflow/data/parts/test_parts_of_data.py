@@ -21,6 +21,8 @@ from titanflow.data.files.spans import spans
 from titanflow.data.parts import work
 from titanflow.runs.contract import StageRun
 
+pytestmark = pytest.mark.slow
+
 ROWS = 200
 TEXTS = [f"Number {n} — größer\u2028than\r before,\nwith «🙂» {'and more ' * (n % 7)}" for n in range(ROWS)]
 ANSWER = {"role": "assistant", "content": "An answer."}

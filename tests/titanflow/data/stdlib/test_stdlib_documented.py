@@ -5,6 +5,8 @@ import pytest
 from titanflow.data.stdlib.documented import LEAST_SHARE, docstring_share, documented
 from titanflow.data.stdlib.text import documents, stdlib_folder
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_documented_files_are_files_of_the_training_part_with_many_docstrings() -> None:
     found, whole = documented(), documents()

@@ -23,6 +23,8 @@ from titanflow.planning.forecast.flops import count
 from titanflow.planning.forecast.layout import Layout
 from titanflow.planning.forecast.memory import OVERHEAD, Memory, layer_bytes, memory
 
+pytestmark = pytest.mark.slow
+
 LLAMA = flavor("llama3", "8B")
 PARAMETERS = 8_030_261_248
 ROWS, SEQ_LEN = 2, 64

@@ -14,6 +14,8 @@ from titanflow.publish.hub.push import Pushed, push
 from titanflow.publish.hub.repository import Release, Repository
 from titanflow.publish.hub.retry import Caller, Retry
 
+pytestmark = pytest.mark.slow
+
 COMMIT = "POST .*/commit/"
 
 

@@ -30,6 +30,8 @@ from titanflow.data.tokenizer.checks import check_streamed, loaded_size
 from titanflow.data.tokenizer.text_encoder import TextEncoder
 from titanflow.data.tokenizer.tokenizer import described_size, load_tokenizer
 
+pytestmark = pytest.mark.slow
+
 BRACKETS = (
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %} {{ m.content }}{{ eos_token }}"
     "{% else %}[INST] {{ m.content }} [/INST]{% endif %}{% endfor %}"
