@@ -28,19 +28,32 @@ def environment(database: Path) -> dict[str, str]:
 
 def make(database: Path) -> None:
     """Makes the tables of the file ``database``, in the process with its :func:`environment`."""
-    template = cache_folder() / f"prefect-{version('prefect')}.db"
     try:
-        shutil.copyfile(template, database)
+        copy_kept(database)
     except OSError:
         from prefect.server.database import provide_database_interface
 
         asyncio.run(provide_database_interface().create_db())
         # Where nothing can be kept the next server makes its tables itself.
         with contextlib.suppress(OSError, sqlite3.Error):
-            _keep(database, template)
+            _keep(database)
 
 
-def _keep(database: Path, template: Path) -> None:
+def copy_kept(database: Path) -> None:
+    """Copies the empty database that was kept.
+
+    Raises:
+        OSError: none was kept yet, or it can't be copied.
+    """
+    shutil.copyfile(_kept(), database)
+
+
+def _kept() -> Path:
+    return cache_folder() / f"prefect-{version('prefect')}.db"
+
+
+def _keep(database: Path) -> None:
+    template = _kept()
     template.parent.mkdir(parents=True, exist_ok=True)
     temporary = hidden_sibling(template)
     try:

@@ -26,7 +26,7 @@ from titanflow.runs.metrics import RECORD_BATCHES
 
 # Chats and templates that their tests are made of.
 sys.path.append(str(Path(__file__).parent.parent / "titanflow" / "data"))
-apply_patches(["late_compile", "cpu_device", "peak_flops"])
+apply_patches(["late_compile", "late_datasets", "cpu_device", "peak_flops"])
 
 
 @pytest.fixture(scope="session")

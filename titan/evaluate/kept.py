@@ -11,6 +11,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,12 @@ class KeptScores:
     def _file(self, task: str, loading: Loading) -> Path:
         model = [loading.digests, loading.backend, loading.dtype, loading.trained_here]
         settings = {key: value for key, value in asdict(self.settings).items() if key not in ELSEWHERE}
-        versions = [VERSION, *(version(package) for package in PACKAGES)]
-        return self.folder / f"{digest([model, task, self._content(task), settings, versions])}.json"
+        return self.folder / f"{digest([model, task, self._content(task), settings, [VERSION, *self._versions]])}.json"
+
+    @cached_property
+    def _versions(self) -> list[str]:
+        """Asked once: each question is a search through all that is installed."""
+        return [version(package) for package in PACKAGES]
 
     def _content(self, task: str) -> list[Any]:
         single = self.asked.tasks[task]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from titan.process.lean_transformers import leave_out_scipy
 from titanflow.architectures.families.registry import ARCHITECTURES, export_refusal
 
 MakeConfig = Callable[[Any, dict[str, Any]], Any]
@@ -35,6 +36,7 @@ class HuggingFaceModel:
         return self.module != "transformers"
 
     def model_class(self) -> Any:
+        leave_out_scipy()
         return getattr(importlib.import_module(self.module), self.architecture)
 
 

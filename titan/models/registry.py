@@ -10,7 +10,10 @@ from typing import Any, get_args, get_type_hints
 from titanflow.architectures.families.registry import OWN_FAMILIES
 from titanflow.common.errors import DataError, Problem
 
-MODEL_PATCHES = ["late_compile", "cpu_device", "experts_on_cpu", "deepseek_args", "deepseek_yarn", "llama4_adapter"]
+MODEL_PATCHES = [
+    *("late_compile", "late_datasets", "cpu_device", "experts_on_cpu"),
+    *("deepseek_args", "deepseek_yarn", "llama4_adapter"),
+]
 """What torchtitan's families need to be built, and to compute what they should, on any machine."""
 
 

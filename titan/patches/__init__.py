@@ -10,6 +10,7 @@ from titan.patches import (
     deepseek_yarn,
     experts_on_cpu,
     late_compile,
+    late_datasets,
     llama4_adapter,
     lone_checkpoint,
     peak_flops,
@@ -26,6 +27,7 @@ def all_patches() -> list[Patch]:
     """Every patch, in the order of application."""
     return [
         late_compile.PATCH,
+        late_datasets.PATCH,
         cpu_device.PATCH,
         experts_on_cpu.PATCH,
         deepseek_args.PATCH,

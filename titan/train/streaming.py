@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import torch
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.loss import IGNORE_INDEX
@@ -25,6 +24,9 @@ from titanflow.data.files.spans import WHOLE
 from titanflow.data.files.text_source import TEXT, text_rows
 from titanflow.data.held_out.parts import part_by_share
 from titanflow.data.held_out.row_hash import text_hash
+
+if TYPE_CHECKING:
+    import datasets
 
 PREFIX = "titanflow_stream_"
 RANK_STATE = "dataloader.dp_rank_"
@@ -70,6 +72,8 @@ class WithinDocuments(BaseDataLoader):
 
 def open_stream(data: Data) -> datasets.IterableDataset:
     """The stream that a ``data`` section describes: a dataset by name, or local files, read as they are prepared."""
+    import datasets
+
     if data.dataset:
         stream = datasets.load_dataset(
             data.dataset, data.config, split=data.split, revision=data.revision, streaming=True

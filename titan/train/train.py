@@ -173,6 +173,8 @@ def train(run: StageRun, job_config: JobConfig, interruption: Interruption) -> b
     from titan.train.prefer.trainer import PreferenceTrainer
     from titan.train.trainer import Trainer
 
+    # What was imported stays: to look through it took longer than to collect what a training leaves.
+    gc.freeze()
     is_preference = run.kind == "prefer"
     trainer = PreferenceTrainer(job_config, interruption, run) if is_preference else Trainer(job_config, interruption)
     try:

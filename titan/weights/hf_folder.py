@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from titan.process.lean_transformers import leave_out_scipy
 from titanflow.architectures.huggingface import check_weights_there, weight_files
 from titanflow.architectures.remote_code import trust_remote_code
 from titanflow.common.errors import DataError, Problem
@@ -43,6 +44,7 @@ def load_folder(
     """
     from transformers import AutoModelForCausalLM
 
+    leave_out_scipy()
     with _loading(folder):
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder,

@@ -24,6 +24,7 @@ def test_each_patch_says_what_and_why_in_a_file_of_its_own():
     patches = all_patches()
     assert [patch.name for patch in patches] == [
         "late_compile",
+        "late_datasets",
         "cpu_device",
         "experts_on_cpu",
         "deepseek_args",

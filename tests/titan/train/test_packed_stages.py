@@ -25,10 +25,11 @@ HEADS["qwen3"] = {**HEADS["llama3"], "head_dim": 16, "hidden_dim": 64, "enable_w
 def packed_run(bench, tmp_path):
     """Runs a stage on packed chats; returns the stage and its exit status."""
     chats = write_chat_rows(tmp_path / "chats", 200, seed=2, packed=True)
+    validation = write_chat_rows(tmp_path / "validation", 30, seed=3, packed=True)
 
     def run(name, *settings, ranks=None, family="llama3"):
         config = [SETTINGS, {"model": {"name": family}}, *settings]
-        data = PreparedData(train=chats, validation=chats)
+        data = PreparedData(train=chats, validation=validation)
         stage = bench.stage(f"{family}-{name}", *config, model_overrides=HEADS[family], data=data)
         return stage, bench.run(stage, ranks)
 

@@ -105,7 +105,7 @@ def test_no_warning_comes_with_every_step(uninterrupted):
 @pytest.mark.parametrize("parallelism", [{}, DDP], ids=["fsdp", "ddp"])
 def test_two_ranks_have_the_losses_of_one_process(bench, uninterrupted, parallelism):
     run = bench.stage("two", TWO_RANKS, parallelism)
-    assert bench.run_process(run, ranks=2, env={RECORD_BATCHES: "1"}) == 0, log_of(run)
+    assert bench.run(run, ranks=2, env={RECORD_BATCHES: "1"}) == 0, log_of(run)
     assert read_metrics(run.folder / BATCHES_FILE) == read_metrics(uninterrupted.folder / BATCHES_FILE)[:20]
     losses, norms = records(run), records(run, "grad_norm")
     assert list(losses) == list(range(1, 21))

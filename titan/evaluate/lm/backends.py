@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from titan.evaluate.ranks import Ranks
+from titan.process.lean_transformers import leave_out_scipy
 from titanflow.common.errors import ConfigError, Problem
 
 logger = logging.getLogger("titanflow.evaluate")
@@ -40,6 +41,7 @@ class Loading:
 def load_lm(loading: Loading, ranks: Ranks) -> Any:
     if loading.backend == "vllm":
         return load_vllm(loading, ranks)
+    leave_out_scipy()
     from titan.evaluate.lm.lm import SharedLM
 
     if gc.isenabled():
