@@ -34,7 +34,7 @@ from titanflow.runs.scores.best import best_checkpoint, kept_checkpoint
 
 STAGE = "evaluate"
 TRIES = 2
-"""How often one checkpoint is tried before its failure is noted; bad input is tried once."""
+"""How often one checkpoint is tried alone before its failure is noted; bad input is tried once."""
 MANY = 3
 """So many waiting checkpoints are worth a warning: each may take its size on the disk. One process scores no more, as
 their scores are there when it has ended."""
@@ -129,7 +129,9 @@ class During:
         command = [sys.executable, "-m", MODULE, str(folder / RUN_FILE)]
         log = folder / f"{STAGE}.log"
         self._steps = steps
-        self._tries |= {step: self._tries.get(step, 0) + 1 for step in steps}
+        # Of several, any may end the process: the others haven't been tried then.
+        alone = len(steps) == 1
+        self._tries |= {step: self._tries.get(step, 0) + alone for step in steps}
         with contextlib.ExitStack() as opening:
             environment = dict(self._environment)
             if not self._is_over:
@@ -159,7 +161,6 @@ class During:
 
     def _failed(self, step: int, error: TitanflowError) -> None:
         first = str(error).partition("\n")[0]
-        # Of several that one process scored, another may be to blame.
         if len(self._steps) > 1 or (self._tries[step] < TRIES and not isinstance(error, ConfigError)):
             self._logger.warning("%s step %d is scored once more: %s", self.training.stage, step, first)
             return
