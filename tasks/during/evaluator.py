@@ -1,7 +1,9 @@
 """Scores a training's checkpoints while it trains, in processes beside it; whatever befalls one, training goes on.
 
 The checkpoints that wait when a process begins are scored by this one, because its start takes as long as the scores of
-a small model. One that a process failed at is tried again alone. The checkpoints are those of the plan's ``during.every``. Each is held by hard links from the moment it is seen until it
+a small model. One that a process failed at is tried again alone.
+
+The checkpoints are those of the plan's ``during.every``. Each is held by hard links from the moment it is seen until it
 is scored, and the best so far for good if the best is published. ``evaluations.jsonl`` says what is scored already,
 also to a run that was killed in between.
 """

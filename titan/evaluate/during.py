@@ -1,7 +1,7 @@
 """Scores checkpoints of a training that is under way: ``python -m titan.evaluate.during run.yaml``.
 
-It is the evaluation of :mod:`titan.evaluate.evaluate`, whose models are named ``step-N``. At each tracker all checkpoints
-of a training share one run, in which a row is a step.
+It is the evaluation of :mod:`titan.evaluate.evaluate`, whose models are named ``step-N``. At each tracker all
+checkpoints of a training share one run, in which a row is a step.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-
 from titanflow import __version__
 from titanflow.architectures.families.registry import export_refusal
 from titanflow.common.errors import DataError, Problem
