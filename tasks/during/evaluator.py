@@ -1,4 +1,7 @@
-"""Scores a training's checkpoints while it trains, each in a process beside it; whatever befalls it, training goes on.
+"""Scores a training's checkpoints while it trains, in processes beside it; whatever befalls one, training goes on.
+
+The checkpoints that wait when a process begins are scored by this one, because its start takes as long as the scores of
+a small model. One that a process failed at is tried again alone.
 
 The checkpoints are those of the plan's ``during.every``. Each is held by hard links from the moment it is seen until it
 is scored, and the best so far for good if the best is published. ``evaluations.jsonl`` says what is scored already,
@@ -33,9 +36,10 @@ from titanflow.runs.scores.best import best_checkpoint, kept_checkpoint
 
 STAGE = "evaluate"
 TRIES = 2
-"""How often one checkpoint is tried before its failure is noted; bad input is tried once."""
+"""How often one checkpoint is tried alone before its failure is noted; bad input is tried once."""
 MANY = 3
-"""So many waiting checkpoints are worth a warning: each may take its size on the disk."""
+"""So many waiting checkpoints are worth a warning: each may take its size on the disk. One process scores no more, as
+their scores are there when it has ended."""
 POLL_SECONDS = 2.0
 GRACE_SECONDS = 5.0
 """A scoring that is ended has nothing to save: each task's scores are kept as soon as they are there."""
@@ -55,7 +59,7 @@ class During:
         self._waiting = {step: path for step, path in held_steps(self.run.folder).items() if step not in self._done}
         self._release()
         self._tries: dict[int, int] = {}
-        self._step = 0
+        self._steps: list[int] = []
         self._process: Process | None = None
         self._open = contextlib.ExitStack()
         self._log_start = 0
@@ -68,7 +72,7 @@ class During:
             if self._process is not None and self._process.returncode is not None:
                 self._take(self._process.returncode)
             if self._process is None and self._waiting:
-                self._begin(min(self._waiting))
+                self._begin(self._next())
 
     def finish(self) -> None:
         """Scores what is left, now on all that the training had."""
@@ -110,17 +114,26 @@ class During:
                     hint = "score them less often (during.every), or fewer items (during.limit)"
                     self._logger.warning("%d checkpoints wait to be scored: %s", MANY, hint)
 
-    def _begin(self, step: int) -> None:
+    def _next(self) -> list[int]:
+        """The oldest steps that wait; one that was tried before goes alone, lest it fail others."""
+        oldest, *later = sorted(self._waiting)
+        if oldest in self._tries:
+            return [oldest]
+        return [oldest, *(step for step in later if step not in self._tries)][:MANY]
+
+    def _begin(self, steps: list[int]) -> None:
         folder = self.run.folder
-        models = {"models": {f"step-{step}": str(self._waiting[step])}}
+        models = {"models": {f"step-{step}": str(self._waiting[step]) for step in steps}}
         run = self.run.model_copy(update={"config": self.run.config | models})
         for name in (ERROR_FILE, RESULT_FILE):
             (folder / name).unlink(missing_ok=True)
         run.write()
         command = [sys.executable, "-m", MODULE, str(folder / RUN_FILE)]
         log = folder / f"{STAGE}.log"
-        self._step = step
-        self._tries[step] = self._tries.get(step, 0) + 1
+        self._steps = steps
+        # Of several, any may end the process: the others haven't been tried then.
+        alone = len(steps) == 1
+        self._tries |= {step: self._tries.get(step, 0) + alone for step in steps}
         with contextlib.ExitStack() as opening:
             environment = dict(self._environment)
             if not self._is_over:
@@ -134,22 +147,27 @@ class During:
             self._open = opening.pop_all()
 
     def _take(self, returncode: int) -> None:
-        step, folder = self._step, self.run.folder
+        folder = self.run.folder
         self.close()
         try:
             result = read_outcome(STAGE, folder, returncode, folder / f"{STAGE}.log", self._log_start)
             assert isinstance(result, EvaluateResult)
         except TitanflowError as error:
-            first = str(error).partition("\n")[0]
-            if self._tries[step] < TRIES and not isinstance(error, ConfigError):
-                self._logger.warning("%s step %d is scored once more: %s", self.training.stage, step, first)
-                return
-            self._logger.warning("%s step %d isn't scored: %s", self.training.stage, step, error)
-            self._note(step, {"failed": first})
+            for step in self._steps:
+                self._failed(step, error)
             return
-        figures = _figures(result)
-        self._note(step, figures)
-        self._logger.info("%s step %d scored: %s", self.training.stage, step, told(figures))
+        for step in self._steps:
+            figures = _figures(result, step)
+            self._note(step, figures)
+            self._logger.info("%s step %d scored: %s", self.training.stage, step, told(figures))
+
+    def _failed(self, step: int, error: TitanflowError) -> None:
+        first = str(error).partition("\n")[0]
+        if len(self._steps) > 1 or (self._tries[step] < TRIES and not isinstance(error, ConfigError)):
+            self._logger.warning("%s step %d is scored once more: %s", self.training.stage, step, first)
+            return
+        self._logger.warning("%s step %d isn't scored: %s", self.training.stage, step, error)
+        self._note(step, {"failed": first})
 
     def _note(self, step: int, found: dict[str, Any]) -> None:
         asked = {"step": step, "tasks": self.run.config["tasks"], "limit": self.run.config["limit"]}
@@ -178,18 +196,17 @@ class During:
             self._note(step, {"failed": reason})
 
 
-def _figures(result: EvaluateResult) -> dict[str, Any]:
-    """What a record keeps of an evaluation of one model; a score that isn't finite is left out."""
-    (scores,) = result.scores.values()
+def _figures(result: EvaluateResult, step: int) -> dict[str, Any]:
+    """What a record keeps of a checkpoint's evaluation; a score that isn't finite is left out."""
     return {
         "part": result.part,
         "scores": {
             task: {metric: value for metric, value in metrics.items() if math.isfinite(value)}
-            for task, metrics in scores.items()
+            for task, metrics in result.scores[f"step-{step}"].items()
         },
         "samples": result.samples,
         "higher_is_better": result.higher_is_better,
-        "seconds": round(result.seconds, 3),
+        "seconds": round(result.seconds / len(result.scores), 3),
     }
 
 

@@ -1,7 +1,7 @@
-"""Scores one checkpoint of a training that is under way: ``python -m titan.evaluate.during run.yaml``.
+"""Scores checkpoints of a training that is under way: ``python -m titan.evaluate.during run.yaml``.
 
-It is the evaluation of :mod:`titan.evaluate.evaluate`, whose model is named ``step-N``. At each tracker all checkpoints
-of a training share one run, in which a row is a step.
+It is the evaluation of :mod:`titan.evaluate.evaluate`, whose models are named ``step-N``. At each tracker all
+checkpoints of a training share one run, in which a row is a step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger("titanflow.evaluate")
 
 
 def log_step(run: StageRun, settings: Evaluate, result: EvaluateResult) -> dict[str, TrackerRecord]:
-    """Adds the row ``during/<task>/<metric>`` of a step to the training's second run at each tracker asked for.
+    """Adds the rows ``during/<task>/<metric>`` of the steps to the training's second run at each tracker asked for.
 
     A failure is only logged: the scores are in ``evaluations.jsonl``.
     """

@@ -16,6 +16,7 @@ from titanflow.common.errors import DataError, Problem
 OTHER_RUN = "--run NAME makes a run beside this one"
 """What to do about a file of a run: what the stage made may be whole."""
 
+_Loader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 DAMAGES = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError)
 """What a reader raises of a file that holds something else than was written."""
 
@@ -40,6 +41,11 @@ def readable(path: Path, hint: str = OTHER_RUN) -> Iterator[None]:
         raise DataError(Problem(message, origin=str(path), hint=hint)) from error
     except DAMAGES as error:
         raise DataError(Problem(f"can't be read: {_told(error)}", origin=str(path), hint=hint)) from error
+
+
+def parse_yaml(text: str) -> Any:
+    """What YAML says that this project wrote; by libyaml, which takes an eighth of the time of Python's loader."""
+    return yaml.load(text, _Loader)
 
 
 def read_mapping(path: Path, hint: str = OTHER_RUN) -> dict[str, Any]:

@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from titanflow import __version__
 from titanflow.architectures.families.registry import export_refusal
 from titanflow.common.errors import DataError, Problem
@@ -22,6 +20,7 @@ from titanflow.config.keys.training import Lora, Prefer
 from titanflow.config.means.recipe import averaged_stages
 from titanflow.evals.asked_tasks import AskedTasks, asked_by
 from titanflow.evals.library import index
+from titanflow.files.own_files import parse_yaml
 from titanflow.nightly.night import Night, Parent
 from titanflow.publish.bundle import Bundle, is_published
 from titanflow.publish.card.training_data import prepared_datasets
@@ -229,7 +228,7 @@ def read_evaluated(folder: Path, model: str, export: Path, origin: str) -> Evalu
     result: Any = read_result(folder)
     tasks = folder / TASKS_FOLDER
     run = StageRun.read(folder / RUN_FILE)
-    written = yaml.safe_load((folder / RUN_FILE).read_text(encoding="utf-8"))
+    written = parse_yaml((folder / RUN_FILE).read_text(encoding="utf-8"))
     own = index(tasks)
     # The kept task files name the items by their place at the evaluation, which a moved run has left.
     items = (written.get("data") or {}).get("train")

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from titanflow.common.errors import Problem
 from titanflow.common.files import write_text_atomically
-from titanflow.files.own_files import readable
+from titanflow.files.own_files import parse_yaml, readable
 
 StageKind = Literal["prepare", "pretrain", "sft", "prefer", "evaluate", "publish"]
 """What a stage does. Its name is the module's, which may be another: an experiment may have two stages of a kind."""
@@ -142,7 +142,7 @@ class StageRun(Strict):
             DataError: it can't be read, or another version wrote it.
         """
         with readable(path):
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            values = parse_yaml(path.read_text(encoding="utf-8"))
             return cls.model_validate(told_from(values, Path(values["folder"]), path.resolve().parent))
 
 

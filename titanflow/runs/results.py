@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, Field, TypeAdapter, model_validator
 
 from titanflow.common.files import write_text_atomically
-from titanflow.files.own_files import read_mapping, readable
+from titanflow.files.own_files import parse_yaml, read_mapping, readable
 from titanflow.runs.contract import KIND_OF, RESULT_FILE, RUN_FILE, Strict, TrainedKind, told_from
 from titanflow.runs.scores.best import Best
 from titanflow.runs.scores.contamination import Contamination
@@ -329,7 +328,7 @@ def _written_for(folder: Path) -> Path:
     path = folder / RUN_FILE
     with readable(path):
         found = _FOLDER_LINE.search(path.read_text(encoding="utf-8")) if path.is_file() else None
-        return Path(yaml.safe_load(found[0])["folder"]) if found else folder.resolve()
+        return Path(parse_yaml(found[0])["folder"]) if found else folder.resolve()
 
 
 def is_stderr(metric: str) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from finished_without_training import finish
 from tiny_experiment import write_tiny_experiment
 
@@ -17,7 +18,7 @@ from titanflow.data.local_copy import COPY_FILE, _fault
 from titanflow.data.parts.work import Part
 from titanflow.data.prepared import mapped
 from titanflow.data.tokenizer.tokenizer import described_tokenizer
-from titanflow.files.own_files import read_mapping, readable
+from titanflow.files.own_files import parse_yaml, read_mapping, readable
 from titanflow.nightly.night import Night
 from titanflow.planning.plan import make_plan
 from titanflow.publish.bundle import REQUIRED, check_complete
@@ -127,3 +128,9 @@ def test_what_is_missing_in_a_file_is_said(tmp_path: Path) -> None:
         read_mapping(path)["step"]
     with pytest.raises(DataError, match="can't be read: No such file or directory"):
         read_mapping(tmp_path / "gone.json")
+
+
+def test_what_was_written_is_read_as_by_pythons_own_loader() -> None:
+    values = {"a": [1, 2.5, True, None, "1e-4", "no", "2026-11-30", "", "ü – \\ \n", "a: b"], "1": {"x": [[], {}]}}
+    text = yaml.safe_dump(values, sort_keys=False, width=110)
+    assert parse_yaml(text) == yaml.safe_load(text) == values

@@ -29,5 +29,5 @@ def test_each_part_of_the_shipped_chain_can_be_planned(tmp_path: Path, stage: st
     assert names[-1] == stage
     scored = {one.stage: one.during.config for one in plan.stages if one.during is not None}
     # Neither the models nor the mean of the evaluation are there while it trains.
-    assert list(scored) == [name for name in ("pretrain", "prefer") if name in names]
+    assert list(scored) == [name for name in ("prefer",) if name in names]
     assert all((config["models"], config["means"]) == ({}, {}) for config in scored.values())
