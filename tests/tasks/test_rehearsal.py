@@ -1,4 +1,4 @@
-"""Whether an evaluation is tried before a training: only one that is still to come, and once."""
+"""Whether evaluations are tried before a training: only those that are still to come, and once."""
 
 from pathlib import Path
 from typing import Any

@@ -54,7 +54,7 @@ def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tried:
             **common,
         )
         folder = tmp_path / "run" / "rehearsal"
-        code = main(Rehearsal(evaluate=run, trained=[sft]).write(folder))
+        code = main(Rehearsal(evaluations={"evaluate": run}, trained=[sft]).write(folder))
         assert (folder / RESULT_FILE).exists() == (code == 0)
         return code, "" if code == 0 else json.loads((folder / ERROR_FILE).read_text())["message"]
 
@@ -65,7 +65,7 @@ def test_tasks_that_can_be_asked_pass(tried: Tried, tmp_path: Path) -> None:
     assert tried() == (0, "")
     asked = Rehearsal.model_validate_json((tmp_path / "run" / "rehearsal" / "rehearsal.json").read_text())
     assert asked.is_done(tmp_path / "run" / "rehearsal")
-    asked.evaluate.fingerprint = "g"
+    asked.evaluations["evaluate"].fingerprint = "g"
     assert not asked.is_done(tmp_path / "run" / "rehearsal")
 
 
