@@ -191,4 +191,4 @@ def _masked(masks: Masks) -> Iterator[MaskedText]:
     # Each source of a mixture shows at least one.
     for row in masks.rows(max(1, MASK_ROWS // len(masks.infos))):
         pieces = [(said, is_trained) for is_trained, said in row.spans(backend)]
-        yield MaskedText(row.source, len(row.input_ids), sum(row.trained), pieces)
+        yield MaskedText(row.name, len(row.input_ids), sum(row.trained), pieces)
