@@ -44,7 +44,7 @@ def rendered_tasks(run: StageRun, settings: Evaluate) -> tuple[AskedTasks, Path 
     named = settings.include_path
     if named is not None and not Path(named).is_dir():
         raise ConfigError(Problem("no such folder", "include_path", named, "a folder of task YAMLs"))
-    asked = asked_by(asdict(settings), origins=run.origins)
+    asked = asked_by(asdict(settings), run.stage, run.origins)
     if asked.problems:
         raise ConfigError(asked.problems)
     folder = render_tasks(asked, run.data.train, run.folder / TASKS_FOLDER, settings.num_fewshot) if named else None

@@ -38,8 +38,8 @@ class Results:
         losses: a record a logged step: ``stage``, ``step``, ``loss``, ``tokens``, ``learning_rate``, ``grad_norm``, …;
             what ``metrics.jsonl`` nests is named with a slash: ``system/memory_active_gib``.
         validation: a record a validation: ``stage``, ``step``, ``validation_loss``, ``validation_perplexity``, ….
-        scores: a record a score: ``stage``, ``model``, ``task``, ``metric``, ``value``, ``stderr`` and ``samples`` (None
-            where there are none), of an evaluation at work only for the tasks that it has finished.
+        scores: a record a score: ``stage``, ``model``, ``task``, ``metric``, ``value``, ``stderr`` and ``samples``
+            (None where there are none), of an evaluation at work only for the tasks that it has finished.
         paths: ``what`` (checkpoint, export, adapter, published or report), ``stage``, ``step`` and ``path``.
         missing: name of a list above that is empty → why.
         units: key of ``losses`` and ``validation`` → its unit; – for a number without one.

@@ -23,5 +23,6 @@ TRAINING = {"model": {"name": "llama3"}, "training": {"steps": 1500}}
     ],
 )
 def test_a_stage_in_a_few_words(stage, config, name):
-    run = StageRun(stage=stage, kind=KIND_OF[stage.partition("_")[0]], experiment="e", run="r", folder=Path("/f"), config=config)
+    kind = KIND_OF[stage.partition("_")[0]]
+    run = StageRun(stage=stage, kind=kind, experiment="e", run="r", folder=Path("/f"), config=config)
     assert stage_name(run) == name

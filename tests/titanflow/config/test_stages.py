@@ -86,7 +86,9 @@ def test_training_stages_run_as_written_and_others_behind_them(load: Load) -> No
         "  evaluate: {stage: evaluate}\n"
     )
     settings = ["scores.models=[more]"]
-    assert list(load(*settings, modules=modules).modules) == ["pretrain", "sft", "more", "scores", "evaluate", "publish"]
+    assert list(load(*settings, modules=modules).modules) == [
+        *("pretrain", "sft", "more", "scores", "evaluate", "publish"),
+    ]
     settings += ["modules.evaluate=null", "publish.model=more"]
     assert list(load(*settings, modules=modules).modules) == ["pretrain", "sft", "more", "scores", "publish"]
 

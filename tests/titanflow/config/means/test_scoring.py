@@ -124,7 +124,7 @@ def test_a_mean_of_two_evaluations_is_one_mean(load: Load) -> None:
     both = [f"eval_b.models={{pretrain: pretrain, avg: {mean}}}", f"evaluate.models={{sft: sft, avg: {mean}}}"]
     assert load(*both).modules["eval_b"].config["models"] == ["pretrain", "avg"]
     other = both[1].replace("]}", "], weights: [0.25, 0.75]}")
-    with pytest.raises(ConfigError, match="eval_b.means.avg: evaluate has another mean of this name"):
+    with pytest.raises(ConfigError, match=r"eval_b\.means\.avg: evaluate has another mean of this name"):
         load(both[0], other)
 
 
