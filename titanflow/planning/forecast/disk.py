@@ -1,7 +1,8 @@
 """The disk that a plan's stages take: checkpoints, exports, means, and what is published.
 
 A checkpoint holds the trained weights and AdamW's two moments in the weights' type, and the moving mean in fp32. Those
-of adapters leave the frozen weights out. Prepared data isn't counted: nobody knows its tokens before they are made.
+of adapters leave the frozen weights out. Prepared rows count as much as the files that they are read from: a token
+takes 2 or 4 bytes and stands for about as many. Rows of the Hub aren't counted.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titanflow.common.errors import Problem
+from titanflow.common.errors import DataError, Problem
 from titanflow.common.quantities import size
 from titanflow.config.means.recipe import means_of
 from titanflow.config.stages import model_module
+from titanflow.data.fingerprints import data_files
 from titanflow.planning.extension.schedule import Schedule
 from titanflow.planning.forecast.forecast import model_forecast
 from titanflow.planning.forecast.layout import Layout
@@ -32,6 +34,8 @@ GGUF_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
 
 def disk_of(plan: StagePlan, modules: Mapping[str, Module]) -> int | None:
     """Bytes that a stage has yet to write, at most at once; None if nobody knows the size of its model."""
+    if plan.kind == "prepare":
+        return sum(map(_rows, plan.run.config["datasets"]))
     module = modules.get(plan.stage)
     if module is None:
         return None
@@ -72,10 +76,9 @@ def disk_warning(plans: Iterable[StagePlan], workspace: Path) -> str:
     free = shutil.disk_usage(next(path for path in (workspace, *workspace.parents) if path.exists())).free
     if sum(needs.values()) <= free:
         return ""
-    most = max(needs, key=lambda stage: needs[stage])
     told = ", ".join(f"{stage} {size(need)}" for stage, need in needs.items())
     found = f"the stages are forecast to write {size(sum(needs.values()))} ({told}), and {size(free)} are free"
-    hint = f"make room, keep fewer checkpoints ({most}.checkpoint.keep_latest_k), or name another disk"
+    hint = "make room, keep fewer checkpoints (checkpoint.keep_latest_k), or name another disk"
     return str(Problem(found, "workspace", str(workspace), hint=hint))
 
 
@@ -89,6 +92,16 @@ def _parameters(name: str, modules: Mapping[str, Module]) -> int | None:
     module = model_module(name, modules)
     counts = model_forecast(module, "cpu")[0] if module is not None and module.trains else None
     return counts.parameters if counts is not None else None
+
+
+def _rows(dataset: Mapping[str, Any]) -> int:
+    """Bytes of prepared rows that are still to be made from local files."""
+    if Path(dataset["folder"]).is_dir():
+        return 0
+    try:
+        return sum(file.stat().st_size for file in data_files(dataset["data"]))
+    except DataError:
+        return 0  # Missing files are refused where the source is planned.
 
 
 def _written(folder: Path) -> int:
