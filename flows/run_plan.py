@@ -35,7 +35,7 @@ from titanflow.report.reconcile import reconciled, table_rows
 from titanflow.report.render import REPORT_FILE, write_report
 from titanflow.runs.contract import Strict
 from titanflow.runs.manifest import Manifest
-from titanflow.runs.results import PublishResult, StageResult
+from titanflow.runs.results import LEFT, PublishResult, StageResult
 
 TASKS = {
     "prepare": prepare,
@@ -46,16 +46,14 @@ TASKS = {
     "publish": push_to_hub,
 }
 """The task of each kind of stage."""
-LEFT = ("published", "proposed")
-"""The statuses of a publish stage that has left a model somewhere."""
 
 
 class Summary(Strict):
     """What a flow run returns: where its results are; ``held_back`` says why nothing was published.
 
     ``proposed`` is the pull request in which a model waits for review. ``told`` is what there is to say of a published
-    or a proposed one. ``done_at`` is the time at which an earlier run finished the last stage, if it left nothing to
-    do.
+    or a proposed one. Several publications stand behind each other. ``done_at`` is the time at which an earlier run
+    finished the last stage, if it left nothing to do.
     """
 
     experiment: str
@@ -72,7 +70,8 @@ def run_plan(plan: Plan, request: RunRequest, wait: bool = True) -> Summary:
     """Runs a plan's stages in order, inside a flow run; from ``request`` other work pools make the same plan."""
     get_run_logger().info("%s/%s in %s", plan.experiment, plan.run, plan.folder)
     check_stale(plan)
-    check_token(plan.of_kind("publish"))
+    for stage in plan.of_kind("publish"):
+        check_token(stage)
     check_pools(plan)
     label_run(plan.config.spec.retries, plan.config.who, plan.folder / HOLDER_FILE)
     here = [stage.run for stage in plan.stages if not stage.pool]
@@ -94,15 +93,15 @@ def run_plan(plan: Plan, request: RunRequest, wait: bool = True) -> Summary:
             leave_report(plan)
     show_summary(plan, results)
     announce(plan, results)
-    left = next((one for one in results if isinstance(one, PublishResult) and one.status in LEFT), None)
+    left = [one for one in results if isinstance(one, PublishResult) and one.status in LEFT]
     return Summary(
         experiment=plan.experiment,
         run=plan.run,
         folder=plan.folder,
-        published=left.location if left and left.status == "published" else "",
-        proposed=left.location if left and left.status == "proposed" else "",
+        published=", ".join(one.location for one in left if one.status == "published"),
+        proposed=", ".join(one.location for one in left if one.status == "proposed"),
         held_back=held_back(results),
-        told=f"{left.status} as {left.location}: {told(left)}" if left else "",
+        told="; ".join(f"{one.status} as {one.location}: {told(one)}" for one in left),
         done_at=_finished(plan) if plan.is_cached else "",
     )
 
@@ -132,9 +131,9 @@ def _run(stage: StagePlan, plan: Plan, request: RunRequest) -> StageResult:
 
 
 def task_of(stage: StagePlan) -> Task[..., StageResult | State]:
-    """A stage's task, under the stage's own name; that of a publication stays ``push_to_hub``."""
+    """A stage's task, under the stage's own name; that of the publication ``publish`` stays ``push_to_hub``."""
     task = TASKS[stage.kind]
-    return task if stage.kind == "publish" else task.with_options(name=stage.stage)
+    return task if stage.stage == "publish" else task.with_options(name=stage.stage)
 
 
 def show_summary(plan: Plan, results: list[StageResult]) -> None:

@@ -12,5 +12,5 @@ from titanflow.runs.results import StageResult
 
 @stage_task(name="evaluate")
 def evaluate(plan: StagePlan, manifest: Manifest) -> StageResult | State:
-    """Scores the base and the fine-tuned model on the same tasks."""
+    """Scores the named models on the same tasks."""
     return run_stage(plan, manifest)

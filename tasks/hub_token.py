@@ -9,14 +9,14 @@ from titanflow.common.hub_endpoint import hub_token
 from titanflow.planning.stage_plan import StagePlan
 
 
-def check_token(plan: StagePlan | None) -> None:
-    """Checks, before anything is trained, that there is a token for a push at the end.
+def check_token(plan: StagePlan) -> None:
+    """Checks, before anything is trained, that there is a token for the push of a publish stage.
 
     Raises:
         ConfigError: the named block doesn't exist, or is empty.
         HubError: no block is named, and there is no other token.
     """
-    if plan is None or plan.state == "CACHED" or plan.run.config.get("target") != "hub":
+    if plan.state == "CACHED" or plan.run.config.get("target") != "hub":
         return
     if not token_environment(plan):
         hub_token()
@@ -39,4 +39,4 @@ def token_environment(plan: StagePlan) -> dict[str, str]:
 
 
 def problem(plan: StagePlan, found: str, hint: str) -> Problem:
-    return Problem(found, "publish.token_block", plan.run.origins.get("token_block", ""), "the Hub's token", hint)
+    return Problem(found, f"{plan.stage}.token_block", plan.run.origins.get("token_block", ""), "the Hub's token", hint)

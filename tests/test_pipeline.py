@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +15,12 @@ import yaml
 from command_line import Cli
 from forked_ranks import run_stages
 from tiny_experiment import question, write_tiny_experiment
-from watching import wait_for
+from watching import PATIENCE, wait_for
 
+import titanflow
+from titanflow.api.loaded import exported
 from titanflow.planning.plan import make_plan
+from titanflow.report.contents import read_contents
 from titanflow.runs.outputs import content_digest
 from titanflow.runs.results import read_result
 
@@ -206,6 +211,60 @@ def test_what_can_be_known_is_refused_before_what_is_there_is_moved(finished: Cl
     assert "did you mean tiny_colour" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert list(states(finished).values()) == ["CACHED"] * 5
+
+
+SEVERAL = """\
+extends: [tiny.yaml]
+modules:
+  eval_b: {stage: evaluate, config: evaluate.yaml, overrides: {models: [pretrain], tasks: [tiny_colour], chat: false,
+    include_path: ../evals, wandb: false}}
+  publish: {overrides: {evaluation: evaluate}}
+  publish_b: {stage: publish, config: publish.yaml, overrides: {model: pretrain, evaluation: eval_b,
+    gate: {thresholds: {tiny_colour/acc: 0}}}}
+"""
+
+
+def test_other_evaluations_and_publications_stand_beside_these(finished: Cli) -> None:
+    (finished.configs / "experiments" / "several.yaml").write_text(SEVERAL, encoding="utf-8")
+    folder = shutil.copytree(finished.run_folder, finished.run_folder.with_name("several"), symlinks=True)
+
+    def cli(*arguments: str) -> str:
+        command = finished.command(*arguments)
+        command[command.index("tiny")] = "several"
+        return subprocess.run(
+            command, env=finished.environment, cwd=folder, capture_output=True, text=True, check=True, timeout=PATIENCE
+        ).stdout
+
+    named = ["--run", "several"]
+    order = ["prepare", "pretrain", "sft", "evaluate", "eval_b", "publish", "publish_b"]
+    todo = {one["stage"]: one["state"] for one in json.loads(cli("plan", *named, "--json"))["stages"]}
+    assert todo == dict.fromkeys(order, "CACHED") | {"eval_b": "RUN", "publish_b": "RUN"}
+    assert list(json.loads(cli("run", *named, "--json"))) == order
+    published = folder / "publish_b" / "model"
+    record = json.loads((published / "titanflow.json").read_text(encoding="utf-8"))
+    assert (record["model"], record["stages"]["evaluate"]["stage"], record["gate"]["passed"]) == (
+        "pretrain",
+        "eval_b",
+        True,
+    )
+    assert record["stages"]["evaluate"]["scores"].keys() == {"pretrain"}
+    assert "CACHED" in cli("plan", *named)
+    # Every reader knows them by their names.
+    page = Path(cli("report", *named).strip()).read_text(encoding="utf-8")
+    assert all(f"<h2>{one}</h2>" in page for one in ("Results of evaluate", "Results of eval_b"))
+    assert all(f"<h2>Publishing by {one}</h2>" in page for one in ("publish", "publish_b"))
+    found = titanflow.results(folder)
+    assert {one["stage"]: one["model"] for one in found.scores} == {"evaluate": "sft", "eval_b": "pretrain"}
+    assert [one["path"] for one in found.paths if one["what"] == "published"][-1] == str(published)
+    assert exported(read_contents(folder), None) == exported(read_contents(folder), "publish_b") == published
+    shown = cli("run", *named)
+    assert all(title in shown for title in ("Evaluation evaluate", "Evaluation eval_b"))
+    verified = subprocess.run(
+        [sys.executable, "-m", "titanflow.cli.main", "verify", str(published)],
+        env=finished.environment, capture_output=True, text=True, check=False, timeout=PATIENCE,
+    )  # fmt: skip
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert "as the run published them" in verified.stdout
 
 
 def test_no_process_is_left_by_a_run_that_is_interrupted(tiny: Cli) -> None:

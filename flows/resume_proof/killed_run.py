@@ -16,6 +16,7 @@ from flows.resume_proof.kill_points import ORDER, KillPoint, Position, last_step
 from flows.resume_proof.run_watch import AFTER_ALL, RunWatch
 from tasks.process.process import Process
 from titanflow.common.errors import StageFailed
+from titanflow.publish.bundle import LINEAGE
 from titanflow.runs.contract import METRICS_FILE
 
 POLL_SECONDS = 0.1
@@ -91,8 +92,8 @@ class Kill:
 
 @dataclass
 class KilledRun:
-    """Starts ``command(attempt)`` again and again and kills it at ``points``; each publication rewrites
-    ``published``."""
+    """Starts ``command(attempt)`` again and again and kills it at ``points``; each publication writes a folder of its
+    own below ``published``."""
 
     watch: RunWatch
     points: list[KillPoint]
@@ -106,7 +107,7 @@ class KilledRun:
         self.kills: list[Kill] = []
         self.starts = 0
         self._reached: float | None = None
-        self._publications: set[tuple[int, int]] = set()
+        self._publications: dict[str, set[tuple[int, int]]] = {}
         self._left: list[str] = []
 
     def finish(self) -> list[Kill]:
@@ -126,8 +127,9 @@ class KilledRun:
     def published_once(self) -> Check:
         if not self._publications:
             return Check("publish: once", True, "nothing to publish")
-        count = len(self._publications)
-        return Check("publish: once", count == 1, "published once" if count == 1 else f"published {count} times")
+        often = {name: len(seen) for name, seen in self._publications.items() if len(seen) > 1}
+        told = ", ".join(f"{name} published {count} times" for name, count in often.items())
+        return Check("publish: once", not often, told or "published once")
 
     def left_nothing(self) -> Check:
         """Whether all processes of killed runs ended in time."""
@@ -136,8 +138,9 @@ class KilledRun:
 
     def left_no_files(self) -> Check:
         """Whether no half-written copies lie beside the prepared data and the published model."""
-        workspace = self.published.parent.parent
-        left = sorted(path.name for folder in (workspace, workspace / "data") for path in folder.glob(".*"))
+        workspace = self.published.parent
+        folders = (workspace, workspace / "data", self.published)
+        left = sorted(path.name for folder in folders for path in folder.glob(".*"))
         return Check("leftovers", not left, ", ".join(left) or "no half-written copy of data or model")
 
     def _attempt(self) -> int:
@@ -178,9 +181,10 @@ class KilledRun:
         for kill in self._waiting():
             if position >= kill.position:
                 kill.back = now - kill.at
-        with contextlib.suppress(OSError):
-            found = self.published.stat()
-            self._publications.add((found.st_ino, found.st_mtime_ns))
+        for path in self.published.glob(f"*/{LINEAGE}"):
+            with contextlib.suppress(OSError):
+                found = path.stat()
+                self._publications.setdefault(path.parent.name, set()).add((found.st_ino, found.st_mtime_ns))
 
     def _waiting(self) -> list[Kill]:
         return [kill for kill in self.kills if kill.back is None]

@@ -24,7 +24,6 @@ from titanflow.common.errors import ConfigError, Problem, StageFailed
 from titanflow.config.module import Module
 from titanflow.planning.plan import make_plan
 from titanflow.planning.stage_plan import Plan
-from titanflow.publish.bundle import LINEAGE
 from titanflow.runs.metrics import RECORD_BATCHES
 
 TOLERANCE = 1e-4
@@ -107,11 +106,11 @@ class Experiment:
         publish = [module.name for module in self._modules if module.kind == "publish"]
         return [
             *(f"{stage}.training.steps={steps}" for stage, _, steps in given),
-            *(f"{name}.folder={self.published('shorter')}" for name in publish),
+            *(f"{name}.folder={self.published('shorter') / name}" for name in publish),
         ]
 
     def published(self, side: str) -> Path:
-        """Where that run publishes: a folder, whatever the experiment says, so that nobody else sees it."""
+        """Where that run publishes, each publication in a folder of its own, whatever the experiment says."""
         return self.workspace / side / "published"
 
     def all_settings(self, side: str, ranks: int | None) -> list[str]:
@@ -122,7 +121,7 @@ class Experiment:
                 own.append(f"{module.name}.metrics.log_freq=1")
             # A folder within the stage's own would be moved aside, unseen, when the stage begins again.
             if module.kind == "publish" and (side == "killed" or not _publishes_into_its_own(module)):
-                own += [f"{module.name}.target=folder", f"{module.name}.folder={self.published(side)}"]
+                own += [f"{module.name}.target=folder", f"{module.name}.folder={self.published(side) / module.name}"]
         if self.fewer and side == "killed":
             # What comes after a longer training is made again.
             own.append("on_stale=rerun")
@@ -180,7 +179,7 @@ def prove(
             lambda attempt: experiment.command("killed", ranks.of(attempt)),
             experiment.workspace / "killed.log",
             env,
-            experiment.published("killed") / LINEAGE,
+            experiment.published("killed"),
             say,
         )
         began = time.monotonic()

@@ -26,7 +26,7 @@ LESS_MEMORY: dict[StageKind | None, str] = {
     "pretrain": "lower training.local_batch_size or training.seq_len",
     "sft": "lower training.local_batch_size or training.seq_len",
     "prefer": "lower training.local_batch_size or training.seq_len",
-    "evaluate": "lower evaluate.batch_size",
+    "evaluate": "lower batch_size",
     "publish": "free some: publishing loads the model once more, to check what it says",
 }
 """How a stage can need less memory."""

@@ -32,7 +32,8 @@ def stage_name(run: StageRun) -> str:
         case "evaluate":
             detail = _count(config.get("tasks"), "task")
         case "publish":
-            return f"push_to_hub {config['repo_id']}" if config.get("target") == "hub" else "push_to_hub"
+            name = "push_to_hub" if run.stage == "publish" else run.stage
+            return f"{name} {config['repo_id']}" if config.get("target") == "hub" else name
         case _:
             lora = (config.get("lora") or {}).get("rank")
             detail = (config.get("model") or {}).get("name", "") + (f" LoRA {lora}" if lora else "")

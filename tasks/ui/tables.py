@@ -54,7 +54,7 @@ def masked_rows(run: StageRun, limit: int = MASKED_ROWS) -> list[Row]:
     marks = {True: f"{OPEN}{{}}{CLOSE}", False: "{}"}
     return [
         {
-            "conversation": row.source,
+            "conversation": row.name,
             "tokens": len(row.input_ids),
             "trained": sum(row.trained),
             "text": "".join(marks[is_trained].format(_short(said)) for is_trained, said in row.spans(backend)),

@@ -1,4 +1,4 @@
-"""Whether an evaluation is tried before a training: only one that is still to come, and once."""
+"""Whether evaluations are tried before a training: only those that are still to come, and once."""
 
 from pathlib import Path
 from typing import Any
@@ -64,3 +64,31 @@ def test_what_failed_is_tried_again_and_its_log_kept(tmp_path: Path, launched: l
     assert (tmp_path / "superseded" / "rehearsal-1" / "rehearsal.log").read_text() == "why"
     rehearse(plan_of(tmp_path, fingerprint="g"), print)
     assert len(list((tmp_path / "superseded").iterdir())) == 1
+
+
+def test_several_evaluations_and_what_is_scored_on_the_way_are_tried_at_once(
+    tmp_path: Path, launched: list[Path]
+) -> None:
+    def plan(*fingerprints: str, state: Any = "RUN") -> Plan:
+        made = plan_of(tmp_path, state=state)
+        first, second, during = fingerprints
+        common = {"experiment": "tiny", "run": "main", "config": {}}
+        other = StageRun(stage="b", kind="evaluate", folder=tmp_path / "b", fingerprint=second, **common)
+        made.stages.append(StagePlan("b", state, "new", other, env={"HOME": "/"}))
+        pretrain, evaluate, _ = made.stages
+        evaluate.run.fingerprint, pretrain.env = first, {"HOME": "/"}
+        folder = tmp_path / "pretrain" / "during"
+        pretrain.during = StageRun(stage="p-during", kind="evaluate", folder=folder, fingerprint=during, **common)
+        return made
+
+    told: list[str] = []
+    rehearse(plan("f", "f", "f"), told.append)
+    assert told == ["trying the tasks of evaluate, b, pretrain.during"]
+    # What was tried with others isn't tried again alone; what changed is.
+    rehearse(plan("f", "f", "f", state="CACHED"), told.append)
+    assert len(launched) == 1
+    for changed in (("f", "g", "f"), ("f", "g", "h")):
+        rehearse(plan(*changed), told.append)
+    assert len(launched) == 3
+    rehearse(plan("f", "g", "i", state="CACHED"), told.append)
+    assert told[-1] == "trying the tasks of pretrain.during"

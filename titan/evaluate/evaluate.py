@@ -73,7 +73,7 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE, log: Log = log_scores) -
     greedy = {}
     progress = MetricsFile(run.folder / METRICS_FILE)
     dropped = contamination.dropped_items if contamination else {}
-    kept = KeptScores(run.folder.parent / KEPT_FOLDER, asked, run.data.train, settings, dropped)
+    kept = KeptScores(run.folder.parent / KEPT_FOLDER / run.stage, asked, run.data.train, settings, dropped)
     total = len(models) * len(settings.tasks)
     with (run.folder / LIBRARY_LOG).open("w", encoding="utf-8") as printed:
         for name, loading in models.items():

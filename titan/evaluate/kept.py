@@ -6,6 +6,7 @@ items and the settings. If one of these changes, the task is scored again.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import logging
 import shutil
@@ -73,6 +74,9 @@ class KeptScores:
 
     def forget(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            # Another evaluation may keep its own there.
+            self.folder.parent.rmdir()
 
     def _file(self, task: str, loading: Loading) -> Path:
         model = [loading.digests, loading.backend, loading.dtype, loading.trained_here]

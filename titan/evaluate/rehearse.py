@@ -1,6 +1,6 @@
-"""Tries an evaluation before anything is trained: ``python -m titan.evaluate.rehearse rehearsal.json``.
+"""Tries evaluations before anything is trained: ``python -m titan.evaluate.rehearse rehearsal.json``.
 
-No model is loaded, and torch isn't imported. Each task is loaded as the evaluation will load it, and a few of its items
+No model is loaded, and torch isn't imported. Each task is loaded as its evaluation will load it, and a few of its items
 get made-up answers. If leaked items could end the evaluation, they are searched for now.
 """
 
@@ -10,16 +10,19 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from titan.evaluate.contamination import look_for_leaks
-from titan.evaluate.tasks import load_task, prepare_tasks, task_manager
+from titan.evaluate.tasks import load_task, rendered_tasks, stay_offline, task_manager
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.keys.after_training import Evaluate
 from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.evals.task_yaml import SingleTask
 from titanflow.planning.evaluation.rehearsal import Rehearsal
+from titanflow.runs.contract import StageRun
 from titanflow.runs.errors import log_to_stderr, record_failure
 from titanflow.runs.results import PrepareResult, write_result
 
@@ -30,19 +33,44 @@ logger = logging.getLogger("titanflow.evaluate")
 
 
 def rehearse(asked: Rehearsal, folder: Path) -> None:
-    run = asked.evaluate.model_copy(update={"folder": folder})
-    settings = Evaluate(**run.config)
-    tasks, rendered = prepare_tasks(run, settings)
-    manager = task_manager(tasks, rendered)
-    problems = [problem for name in settings.tasks for problem in _task_problems(manager, name, tasks, settings)]
+    tried = [_Tried.of(name, run, folder) for name, run in asked.evaluations.items()]
+    # For all of them, before lm-eval is imported.
+    stay_offline((one.tasks for one in tried), any(one.settings.remote_code for one in tried))
+    problems = [problem for one in tried for problem in one.problems()]
     if problems:
         raise ConfigError(problems)
-    if settings.contamination in ("error", "drop"):
-        planned = {stage.folder: stage for stage in asked.trained}
-        look_for_leaks(manager, run, settings, planned)
+    planned = {stage.folder: stage for stage in asked.trained}
+    for one in tried:
+        if one.settings.contamination in ("error", "drop"):
+            look_for_leaks(one.manager, one.run, one.settings, planned)
 
 
-def _task_problems(manager: Any, name: str, tasks: AskedTasks, settings: Evaluate) -> Iterator[Problem]:
+@dataclass(frozen=True)
+class _Tried:
+    """An evaluation that is tried: its ``run.yaml`` with a folder of its own, and its tasks, ``rendered`` there."""
+
+    name: str
+    run: StageRun
+    settings: Evaluate
+    tasks: AskedTasks
+    rendered: Path | None
+
+    @classmethod
+    def of(cls, name: str, run: StageRun, folder: Path) -> _Tried:
+        run = run.model_copy(update={"folder": folder / name})
+        settings = Evaluate(**run.config)
+        return cls(name, run, settings, *rendered_tasks(run, settings))
+
+    @cached_property
+    def manager(self) -> Any:
+        return task_manager(self.tasks, self.rendered)
+
+    def problems(self) -> Iterator[Problem]:
+        for task in self.settings.tasks:
+            yield from _task_problems(self.manager, task, self.tasks, self.settings, f"{self.name}.tasks")
+
+
+def _task_problems(manager: Any, name: str, tasks: AskedTasks, settings: Evaluate, key: str) -> Iterator[Problem]:
     single = {task.name: task for task in tasks.tasks[name]}
     try:
         loaded = load_task(manager, name, settings.num_fewshot, settings.seed, settings.gen_kwargs, tasks.of_ones_own)
@@ -50,7 +78,7 @@ def _task_problems(manager: Any, name: str, tasks: AskedTasks, settings: Evaluat
         yield from error.problems
         return
     except Exception as error:
-        yield _problem(f"{name} can't be loaded", error, next(iter(single.values()), None))
+        yield _problem(f"{name} can't be loaded", error, next(iter(single.values()), None), key)
         return
     for own, task in loaded["tasks"].items():
         step = "asked"
@@ -63,7 +91,7 @@ def _task_problems(manager: Any, name: str, tasks: AskedTasks, settings: Evaluat
                 # The task's own functions may rightly refuse a made-up answer.
                 logger.warning("%s can't be scored with a made-up answer: %r", own, error)
                 continue
-            yield _problem(f"{own} can't be {step}", error, single.get(own) or next(iter(single.values()), None))
+            yield _problem(f"{own} can't be {step}", error, single.get(own) or next(iter(single.values()), None), key)
             continue
         if missing:
             logger.warning("%s gives no score of %s", own, ", ".join(missing))
@@ -123,11 +151,11 @@ def _answer(kind: str, number: int) -> Any:
     return -1.0 - number if kind == "loglikelihood_rolling" else (-1.0 - number, False)
 
 
-def _problem(what: str, error: Exception, task: SingleTask | None) -> Problem:
+def _problem(what: str, error: Exception, task: SingleTask | None, key: str) -> Problem:
     message = f"{what}: {type(error).__name__}: {error}"[:500]
     if task is None or task.of_library:
         hint = "is it on this machine, or the Hub within reach?"
-        return Problem(message, "evaluate.tasks", expected="a task that lm-eval can ask", hint=hint)
+        return Problem(message, key, expected="a task that lm-eval can ask", hint=hint)
     return task.yaml.problem("task", message, "a task that lm-eval can ask")
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -34,16 +34,27 @@ def prepare_tasks(run: StageRun, settings: Evaluate) -> tuple[AskedTasks, Path |
 
     Call it before lm-eval or transformers are imported, since they read that switch on import.
     """
+    asked, folder = rendered_tasks(run, settings)
+    stay_offline([asked], bool(settings.remote_code))
+    return asked, folder
+
+
+def rendered_tasks(run: StageRun, settings: Evaluate) -> tuple[AskedTasks, Path | None]:
+    """As :func:`prepare_tasks`, and leaves the Hub as it is."""
     named = settings.include_path
     if named is not None and not Path(named).is_dir():
         raise ConfigError(Problem("no such folder", "include_path", named, "a folder of task YAMLs"))
-    asked = asked_by(asdict(settings), origins=run.origins)
+    asked = asked_by(asdict(settings), run.stage, run.origins)
     if asked.problems:
         raise ConfigError(asked.problems)
     folder = render_tasks(asked, run.data.train, run.folder / TASKS_FOLDER, settings.num_fewshot) if named else None
-    if not settings.remote_code and not any(map(needs_network, asked.single)):
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     return asked, folder
+
+
+def stay_offline(asked: Iterable[AskedTasks], loads_code: bool) -> None:
+    """Turns the Hub off unless a task needs it, or a model whose own code is loaded from there."""
+    if not loads_code and not any(needs_network(task) for one in asked for task in one.single):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def render_tasks(asked: AskedTasks, data: Path | None, out: Path, num_fewshot: int | None = None) -> Path:

@@ -31,8 +31,8 @@ def load(
 
     Args:
         run: what :func:`titanflow.run` or :func:`titanflow.plan` returned, or a run's folder.
-        stage: the name of a training stage, or of the publication; unless given, the folder that was published, or else
-            the export of the last finished training.
+        stage: the name of a training stage, or of a publication; unless given, the folder that was published last, or
+            else the export of the last finished training.
         dtype: the type that it computes in; ``auto`` takes the folder's own, as ``titanflow chat`` does.
         device: where it computes, as torch names it.
         remote_code: whether code in the folder may be run that isn't this version's own.
@@ -79,8 +79,12 @@ def exported(run: RunContents, stage: str | None) -> Path:
 
 def _published(run: RunContents, stage: StageContents) -> Path | None:
     """The folder that the run published into, if the model there is still the one that it trained last."""
-    found, record = run.publication, run.manifest.stages.get(stage.name)
-    if found is None or record is None or (found.target, found.status) != ("folder", "published"):
+    found, record = stage.result, run.manifest.stages.get(stage.name)
+    if (
+        not isinstance(found, PublishResult)
+        or record is None
+        or (found.target, found.status) != ("folder", "published")
+    ):
         return None
     # A night before is a parent, too, in a run of its own.
     own = {name: digest for name, digest in record.parents.items() if "/" not in name}

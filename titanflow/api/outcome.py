@@ -38,8 +38,8 @@ class Results:
         losses: a record a logged step: ``stage``, ``step``, ``loss``, ``tokens``, ``learning_rate``, ``grad_norm``, …;
             what ``metrics.jsonl`` nests is named with a slash: ``system/memory_active_gib``.
         validation: a record a validation: ``stage``, ``step``, ``validation_loss``, ``validation_perplexity``, ….
-        scores: a record a score: ``model``, ``task``, ``metric``, ``value``, ``stderr`` and ``samples`` (both None
-            where there are none), of an evaluation at work only for the tasks that it has finished.
+        scores: a record a score: ``stage``, ``model``, ``task``, ``metric``, ``value``, ``stderr`` and ``samples``
+            (None where there are none), of an evaluation at work only for the tasks that it has finished.
         paths: ``what`` (checkpoint, export, adapter, published or report), ``stage``, ``step`` and ``path``.
         missing: name of a list above that is empty → why.
         units: key of ``losses`` and ``validation`` → its unit; – for a number without one.
@@ -72,7 +72,7 @@ def results(run: RunLike) -> Results:
     lists = {
         "losses": [_flat(name, record) for name, record in records if "loss" in record],
         "validation": [_flat(name, record) for name, record in records if "validation_loss" in record],
-        "scores": list(_scores(contents.of_kind("evaluate"))),
+        "scores": [record for stage in contents.of_kind("evaluate") for record in _scores(stage)],
         "paths": list(_paths(contents)),
     }
     return Results(
@@ -117,9 +117,7 @@ def _flat(stage: str, record: Mapping[str, Any]) -> Record:
     return flat
 
 
-def _scores(stage: StageContents | None) -> Iterator[Record]:
-    if stage is None:
-        return
+def _scores(stage: StageContents) -> Iterator[Record]:
     if isinstance(result := stage.result, EvaluateResult):
         found = [(model, task, scores) for model, tasks in result.scores.items() for task, scores in tasks.items()]
         samples = result.samples
@@ -131,7 +129,7 @@ def _scores(stage: StageContents | None) -> Iterator[Record]:
         for metric in (name for name in scores if not is_stderr(name)):
             own = score(scores, metric, samples.get(task))
             numbers = {"value": own.value, "stderr": own.stderr, "samples": own.samples}
-            yield {"model": model, "task": task, "metric": metric, **numbers}
+            yield {"stage": stage.name, "model": model, "task": task, "metric": metric, **numbers}
 
 
 def _paths(contents: RunContents) -> Iterator[Record]:
@@ -145,9 +143,9 @@ def _paths(contents: RunContents) -> Iterator[Record]:
             yield _path("export", stage.name, result.step if result else None, export)
         if result and result.adapter:
             yield _path("adapter", stage.name, result.step, result.adapter)
-    published, found = contents.of_kind("publish"), contents.publication
-    if published and found and found.status == "published" and (found.target == "hub" or Path(found.location).is_dir()):
-        yield _path("published", published.name, None, found.location)
+    for published, found in contents.publications:
+        if found.status == "published" and (found.target == "hub" or Path(found.location).is_dir()):
+            yield _path("published", published.name, None, found.location)
     if (page := contents.folder / REPORT_FILE).is_file():
         yield _path("report", "", None, page)
 

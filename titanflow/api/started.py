@@ -41,8 +41,9 @@ class Run:
         experiment: the experiment's name.
         run: the run's name.
         folder: the run's folder: see :func:`titanflow.results` and :func:`titanflow.load`.
-        published: the folder or the repository that the model was published to; empty if it wasn't.
-        held_back: why the gate held the model back; empty if it didn't.
+        published: the folder or the repository that the model was published to; empty if it wasn't. Of several
+            publications it is the last one's; ``results(run).paths`` has all.
+        held_back: why the gate held the model back, or several; empty if it didn't.
     """
 
     experiment: str
@@ -54,12 +55,11 @@ class Run:
     @classmethod
     def of(cls, plan: Plan) -> Run:
         """What became of a plan whose stages have all finished."""
-        found = result_of(stage.run.folder) if (stage := plan.of_kind("publish")) else None
-        published = held_back = ""
-        if isinstance(found, PublishResult):
-            published = found.location if found.status == "published" else ""
-            held_back = found.gate.reason if found.status == "held back" and found.gate else ""
-        return cls(plan.experiment, plan.run, plan.folder, published, held_back)
+        results = [result_of(stage.run.folder) for stage in plan.of_kind("publish")]
+        made = [one for one in results if isinstance(one, PublishResult)]
+        published = [one.location for one in made if one.status == "published"]
+        held_back = [one.gate.reason for one in made if one.status == "held back" and one.gate]
+        return cls(plan.experiment, plan.run, plan.folder, published[-1] if published else "", "; ".join(held_back))
 
 
 def run(

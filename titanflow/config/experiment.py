@@ -20,10 +20,11 @@ from titanflow.common.utf8_mode import check_utf8_mode, utf8_problem
 from titanflow.config.build_module import build_module
 from titanflow.config.checks.beside.during import check_scored_modules
 from titanflow.config.checks.family import check_exports
-from titanflow.config.checks.gate import check_gate
-from titanflow.config.checks.gguf import check_gguf
 from titanflow.config.checks.module import check_launch, check_module, overruled
 from titanflow.config.checks.processes.launcher import idle_sections, prepare_problems
+from titanflow.config.checks.publishing.gate import check_gate
+from titanflow.config.checks.publishing.gguf import check_gguf
+from titanflow.config.checks.publishing.places import check_places
 from titanflow.config.division import settle_parts
 from titanflow.config.files.schema import Schema, check, dataclass_schema, fitted
 from titanflow.config.files.tree import EXPERIMENTS, ConfigTree
@@ -40,12 +41,13 @@ from titanflow.config.keys.experiment import (
 )
 from titanflow.config.keys.lora_presets import settle_presets
 from titanflow.config.means.best import settle_best
+from titanflow.config.means.scoring import settle_evaluations
 from titanflow.config.means.settle import settle_means
 from titanflow.config.means.unlike import unlike_models
 from titanflow.config.module import Module, stage_schema
 from titanflow.config.module_files import Entry, load, load_json
 from titanflow.config.overrides import Setting, lay_over
-from titanflow.config.stages import in_order, kind_of, made_for, module_of, name_models
+from titanflow.config.stages import in_order, kind_of, made_for, modules_of, name_models
 from titanflow.files.json_source import GIVEN, is_json
 from titanflow.files.yaml_source import (
     Leaf,
@@ -68,8 +70,8 @@ class Experiment:
     """A resolved experiment: its own settings and its modules, each complete with defaults and origins.
 
     ``path`` is its file, None for one that was given as JSON. ``spec`` holds the experiment's own keys; ``origins``
-    says where each written one comes from. ``scoring`` is the evaluate module, which says how checkpoints are scored
-    while a training runs, also where ``only`` leaves its stage out.
+    says where each written one comes from. ``evaluations`` has the evaluate modules by name, also those whose stage
+    ``only`` leaves out: they say how checkpoints are scored while a training runs.
     """
 
     path: Path | None
@@ -77,7 +79,7 @@ class Experiment:
     exp_name: str
     workspace: Path
     modules: dict[str, Module]
-    scoring: Module | None = None
+    evaluations: dict[str, Module] = field(default_factory=dict)
     spec: ExperimentSpec = field(default_factory=ExperimentSpec)
     origins: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
@@ -87,9 +89,9 @@ class Experiment:
     def who(self) -> dict[str, str]:
         return {key: getattr(self.spec, key) for key in WHO}
 
-    def of_kind(self, kind: StageKind) -> Module | None:
-        """The only module of a kind; None where there is none, or more than one."""
-        return module_of(kind, self.modules)
+    def of_kind(self, kind: StageKind) -> list[Module]:
+        """The modules of a kind, in the order in which they run."""
+        return modules_of(kind, self.modules)
 
 
 def load_experiment(
@@ -115,18 +117,18 @@ def load_experiment(
     if problems := problems + mistakes:
         raise ConfigError(problems)
     spec = _spec_type().validate_python(plain(own))
-    if problems := settle_means(modules) or settle_best(modules):
+    if problems := settle_means(modules) or settle_evaluations(modules) or settle_best(modules):
         raise ConfigError(problems)
     if unknown := [name for name in spec.only if name not in modules]:
         hint, origin = did_you_mean(unknown[0], modules), own["only"].origin
         raise ConfigError(Problem(f"no module is {', '.join(unknown)}", "only", origin, ", ".join(modules), hint))
-    scoring = module_of("evaluate", modules)
+    evaluations = {module.name: module for module in modules_of("evaluate", modules)}
     modules = made_for(spec.only, modules) if spec.only else modules
-    warnings = _check_modules(modules, scoring, starts)
     exp_name = spec.exp_name or source.stem
+    _put_name(modules, exp_name)
+    warnings = _check_modules(modules, evaluations, starts)
     origins = {key: leaf.origin for key, leaf in leaves(own)}
     origins |= {} if spec.exp_name else {"exp_name": f"the name of {source}"}
-    _put_name(modules, exp_name)
     if problems := prepare_problems(spec.prepare.launcher, origins):
         raise ConfigError(problems)
     if unwritable := unwritable_name(spec.workspace):
@@ -145,7 +147,7 @@ def load_experiment(
         exp_name=exp_name,
         workspace=expanded(spec.workspace),
         modules=modules,
-        scoring=scoring,
+        evaluations=evaluations,
         spec=spec,
         origins=origins,
         ignored=ignored,
@@ -219,18 +221,16 @@ def _locate(name: str, configs: str | Path | None) -> _Source:
     return _Source(path, "", tree.of_experiment(path))
 
 
-def _check_modules(modules: dict[str, Module], scoring: Module | None, starts: bool) -> list[str]:
+def _check_modules(modules: dict[str, Module], evaluations: dict[str, Module], starts: bool) -> list[str]:
     """Fills in what follows from other values, and refuses values that contradict each other; returns warnings."""
-    for module in modules.values():
+    for module in {**evaluations, **modules}.values():
         settle_parts(module)
+    for module in modules.values():
         settle_presets(module)
-    if scoring is not None and scoring.name not in modules:
-        settle_parts(scoring)
     problems = [problem for module in modules.values() for problem in check_module(module)]
     lacks = [problem for module in modules.values() for problem in check_launch(module)]
     problems += [*(lacks if starts else ()), *check_exports(modules), *check_gate(modules), *check_gguf(modules)]
-    problems += unlike_models(modules)
-    problems += check_scored_modules(modules.values(), scoring)
+    problems += [*unlike_models(modules), *check_places(modules), *check_scored_modules(modules.values())]
     if problems:
         raise ConfigError(problems)
     return [f"a run would be refused: {problem}" for problem in told_once(lacks)]

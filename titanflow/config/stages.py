@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 BASE = "base"
 """Among the names of models: what the fine-tuning starts from, a module or a model from outside."""
-LONE: tuple[StageKind, ...] = ("evaluate", "publish")
-"""Kinds of which an experiment has one module: both name as many models as there are."""
+AFTER_TRAINING: tuple[StageKind, ...] = ("evaluate", "publish")
+"""The kinds that train nothing, in the order in which they run."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 """A folder's name, and with more around it that of a cluster's job, which Kubernetes limits to 63 letters."""
 NAME_EXPECTED = "at most 40 letters (a to z), digits, dashes and underscores; first a letter or a digit"
@@ -49,7 +49,7 @@ def is_name(name: str) -> bool:
 
 
 def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list[Problem]:
-    """Mistakes in a module's name, in its kind, and of a kind that an experiment has once."""
+    """Mistakes in a module's name and in its kind."""
     key, origin, named = f"modules.{name}", first_origin(spec), spec.get("stage")
     kinds = [kind for kind in KINDS if kind != "prepare"]
     if (kind := kind_of(name, spec)) is None:
@@ -68,26 +68,25 @@ def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list
     if not is_name(name):
         return [Problem(f"found {name!r}", key, origin, NAME_EXPECTED)]
     named = [(one, spec[one]) for one in BASE_KEYS if plain(spec.get(one)) is not None]
-    if kind in LONE and named:
+    if kind in AFTER_TRAINING and named:
         expected = "no base: nothing is trained here"
         return [
             Problem(f"found {plain(it)!r}", f"{key}.{one}", first_origin(it) or origin, expected) for one, it in named
         ]
     if same := [one for one in earlier if alike(one) == alike(name)]:
         return [Problem(f"differs from {same[0]} in case, dashes and underscores alone", key, origin, "another name")]
-    twins = [one.name for one in earlier.values() if one.kind == kind and kind in LONE]
-    return [Problem(f"is of the kind {kind}, as {twin} is", key, origin, f"one module {kind}") for twin in twins]
+    return []
 
 
 def in_order(modules: Mapping[str, Module]) -> list[Module]:
-    """The modules as they run: those that train as they are written, bases first; the evaluation; publishing."""
-    return sorted(modules.values(), key=lambda module: LONE.index(module.kind) if module.kind in LONE else -1)
+    """The modules as they run, each kind as it is written: those that train, bases first; evaluations; publications."""
+    after = {kind: place for place, kind in enumerate(AFTER_TRAINING)}
+    return sorted(modules.values(), key=lambda module: after.get(module.kind, -1))
 
 
-def module_of(kind: StageKind, modules: Mapping[str, Module]) -> Module | None:
-    """The only module of a kind; None where there is none, or more than one."""
-    found = [module for module in modules.values() if module.kind == kind]
-    return found[0] if len(found) == 1 else None
+def modules_of(kind: StageKind, modules: Mapping[str, Module]) -> list[Module]:
+    """The modules of a kind, in the order in which they run."""
+    return [module for module in modules.values() if module.kind == kind]
 
 
 def named_module(name: str, modules: Mapping[str, Module]) -> Module | None:
@@ -101,27 +100,22 @@ def named_module(name: str, modules: Mapping[str, Module]) -> Module | None:
     if name == BASE:
         begun = fine_tuning_base(modules)
         if begun is None:
-            return module_of("pretrain", modules)
+            pretrained = modules_of("pretrain", modules)
+            return pretrained[0] if len(pretrained) == 1 else None
         return modules.get(begun.stage) if begun.folder is None else None
     return next((one for one in modules.values() if name in KINDS and KIND_OF.get(one.name) == name), None)
 
 
-def published_module(modules: Mapping[str, Module]) -> Module | None:
-    """The module of the model that is published, as :func:`model_module` has it."""
-    publish = module_of("publish", modules)
-    return model_module(publish.config["model"], modules) if publish is not None else None
-
-
 def model_module(name: str, modules: Mapping[str, Module]) -> Module | None:
     """The module of a model; of a mean the first of its stages, whose architecture, data and template it has."""
-    evaluate = module_of("evaluate", modules)
-    mean = means_of(evaluate.config).get(name) if evaluate is not None else None
+    means = (means_of(evaluate.config).get(name) for evaluate in modules_of("evaluate", modules))
+    mean = next(filter(None, means), None)
     return modules.get(mean.stages[0]) if mean is not None else named_module(name, modules)
 
 
 def fine_tuning_base(modules: Mapping[str, Module]) -> BaseArchitecture | None:
     """What the fine-tunings start from that start from no other one; None without any, or if they differ."""
-    tuned = {name: module.base for name, module in modules.items() if module.kind not in ("pretrain", *LONE)}
+    tuned = {name: module.base for name, module in modules.items() if module.kind not in ("pretrain", *AFTER_TRAINING)}
     found = {base.stage: base for base in tuned.values() if base is not None and base.stage not in tuned}
     return next(iter(found.values())) if len(found) == 1 else None
 
@@ -157,7 +151,7 @@ def made_for(names: Sequence[str], modules: Mapping[str, Module]) -> dict[str, M
 
 
 def _named_by(module: Module, modules: Mapping[str, Module]) -> list[str]:
-    """The modules that a module names as its base or its models; a publication is made from the scores, too."""
+    """The modules that a module names as its base or its models; a publication is made from its scores, too."""
     if module.trains:
         own = [module.base.stage] if module.base is not None and module.base.folder is None else []
         return [*own, *averaged_stages(module.config)]
@@ -168,4 +162,4 @@ def _named_by(module: Module, modules: Mapping[str, Module]) -> list[str]:
     else:
         # Folders may be those of any training.
         found = [name for name, one in modules.items() if one.trains]
-    return found + [name for name, one in modules.items() if (module.kind, one.kind) == ("publish", "evaluate")]
+    return found + [name for name in modules if module.kind == "publish" and name == module.config["evaluation"]]

@@ -200,8 +200,7 @@ class PreparedRows:
             documents = self._members[self._row_offsets[index] : self._row_offsets[index + 1]].tolist()
         if self._splits is None:
             return self._filled([self.document(document) for document in documents])
-        splits = self._splits
-        sides = [self._sides(document, int(splits[document])) for document in documents]
+        sides = [self.sides(document) for document in documents]
         halves = [self._filled(list(half)) for half in zip(*sides, strict=True)]
         positions = [half.positions for half in halves if half.positions is not None]
         return Row(
@@ -212,9 +211,12 @@ class PreparedRows:
             np.array([[len(tokens) for tokens, _ in half] for half in zip(*sides, strict=True)], np.int64),
         )
 
-    def _sides(self, document: int, split: int) -> list[Document]:
-        """The chosen and the rejected side of a pair."""
-        tokens, labels = self.document(document)
+    def sides(self, index: int) -> list[Document]:
+        """The chosen and the rejected side of a pair; of a chat the chat alone."""
+        tokens, labels = self.document(index)
+        if self._splits is None:
+            return [(tokens, labels)]
+        split = int(self._splits[index])
         return [(tokens[:split], labels[:split]), (tokens[split:], labels[split:])]
 
     def _filled(self, documents: list[Document]) -> Row:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-MODEL = Path("publish", "model")
-"""The published model below a run's folder."""
+MODEL = Path("*", "model")
+"""A published model below a run's folder: in that of a publication."""
 WORKSPACE = Path("runs")
 """The workspace, unless an experiment has its own."""
 

@@ -5,7 +5,7 @@ It is read from the runs' folders, so it needs no server and says the same after
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,13 +16,14 @@ from titanflow.common.quantities import duration
 from titanflow.files.own_files import read_mapping, readable
 from titanflow.nightly.night import Night
 from titanflow.nightly.planning import nights
+from titanflow.runs.contract import StageRun
 from titanflow.runs.errors import ERROR_FILE, StageError
 from titanflow.runs.manifest import Manifest
 from titanflow.runs.results import (
+    LEFT,
     Comparison,
     EvaluateResult,
     PublishResult,
-    StageResult,
     TrainResult,
     is_stderr,
     result_of,
@@ -36,8 +37,9 @@ COLUMNS = ("night", "state", "loss", "scores", "against the last", "time", "link
 class NightRow:
     """One night: ``state`` is published, proposed, held back, finished, failed, skipped, running or stopped.
 
-    ``loss`` is the last training stage's, ``scores`` are the published model's, ``comparisons`` the gate's. ``seconds``
-    is the night's duration. ``link`` leads to the model or the report; ``cause`` says why there is none. ``wandb`` is
+    ``loss`` is the last training stage's, ``scores`` are those of what is published, ``comparisons`` the gates'.
+    ``seconds`` is the night's duration. ``link`` leads to the model, of several the last, or to the report; ``cause``
+    says why there is none. ``wandb`` is
     the address of the last training's W&B run. ``against`` says why there are no comparisons.
     """
 
@@ -101,30 +103,32 @@ def _row(night: Night, folder: Path) -> NightRow:
     row = NightRow(night.date, night.run, night.state, continues=night.parent.run if night.parent else "")
     row.cause, row.seconds = _first_line(night.message), _seconds(night)
     stages = Manifest.open(folder).stages
-    results = [result for stage in stages if (result := result_of(folder / stage)) is not None]
-    training = [result for result in results if isinstance(result, TrainResult)]
+    results = {stage: result for stage in stages if (result := result_of(folder / stage)) is not None}
+    training = [result for result in results.values() if isinstance(result, TrainResult)]
     row.loss = training[-1].loss if training else None
-    last = {result.kind: result for result in results}
-    evaluation, published = last.get("evaluate"), last.get("publish")
-    if isinstance(evaluation, EvaluateResult):
-        row.scores = _scores(evaluation)
-    if isinstance(published, PublishResult):
-        row.comparisons = published.gate.comparisons if published.gate else []
-        row.against = published.gate.reason if published.gate and published.gate.passed else ""
-        row.link = published.pull_request or (published.location if published.status == "published" else "")
+    evaluations = {stage: result for stage, result in results.items() if isinstance(result, EvaluateResult)}
+    published = {stage: result for stage, result in results.items() if isinstance(result, PublishResult)}
+    row.scores = _scores(folder, evaluations, list(published))
+    gates = [one.gate for one in published.values() if one.gate]
+    row.comparisons = [one for gate in gates for one in gate.comparisons]
+    row.against = "; ".join(gate.reason for gate in gates if gate.passed)
+    for one in published.values():
+        row.link = one.pull_request or (one.location if one.status == "published" else row.link)
     row.wandb = newest_url(folder / stage for stage in stages)
     row.link = row.link or (str(folder / "report.html") if (folder / "report.html").exists() else "")
     if not row.state:
-        row.state, row.cause = _without_an_end(folder, published)
+        row.state, row.cause = _without_an_end(folder, list(published.values()))
     return row
 
 
-def _without_an_end(folder: Path, published: StageResult | None) -> tuple[str, str]:
+def _without_an_end(folder: Path, published: list[PublishResult]) -> tuple[str, str]:
     """The state of a night that has no recorded end, which goes on, was killed or was run by hand; and why."""
     if holder(folder):
         return "running", ""
-    if isinstance(published, PublishResult):
-        return published.status, published.gate.reason if published.gate and not published.gate.passed else ""
+    if published:
+        states = [one.status for one in published]
+        reasons = [one.gate.reason for one in published if one.gate and not one.gate.passed]
+        return next((one for one in LEFT if one in states), states[-1]), "; ".join(reasons)
     stages = Manifest.open(folder).stages
     for stage in stages:
         if (folder / stage / ERROR_FILE).is_file():
@@ -144,14 +148,19 @@ def _planned(folder: Path) -> set[str]:
         return {stage["stage"] for stage in plan["stages"]}
 
 
-def _scores(evaluation: EvaluateResult) -> dict[str, float]:
-    """Each task's first metric, for the model that was evaluated last: the one that is published."""
-    model = list(evaluation.scores)[-1] if evaluation.scores else ""
+def _scores(folder: Path, evaluations: Mapping[str, EvaluateResult], published: list[str]) -> dict[str, float]:
+    """Each task's first metric, for what is published, or else for the model that was evaluated last."""
+    runs = [run for stage in published if (run := StageRun.of(folder / stage)) is not None]
+    asked = [(run.stage, run.config.get("evaluation") or "", run.config.get("model") or "") for run in runs]
     found: dict[str, float] = {}
-    for task, metrics in evaluation.scores.get(model, {}).items():
-        first = next((name for name in metrics if not is_stderr(name)), None)
-        if first is not None:
-            found[f"{task}/{first}"] = metrics[first]
+    for stage, name, model in asked or [("", next(reversed(list(evaluations)), ""), "")]:
+        scores = evaluations[name].scores if name in evaluations else {}
+        of_model = scores.get(model) or (list(scores.values())[-1] if scores else {})
+        # Several may be published by the same tasks.
+        head = f"{stage} " if len(asked) > 1 else ""
+        for task, metrics in of_model.items():
+            if (first := next((metric for metric in metrics if not is_stderr(metric)), None)) is not None:
+                found[f"{head}{task}/{first}"] = metrics[first]
     return found
 
 

@@ -99,6 +99,15 @@ def stage_inputs(
     return inputs
 
 
+def scoring_fingerprint(run: StageRun, module: Module) -> str:
+    """What the scores beside a training are made from, but for its checkpoints: settings, tasks and items."""
+    inputs = StageInputs()
+    _add_config(inputs, module, run)
+    _add_tasks(inputs, module, run, {})
+    inputs.add(f"{module.name}.data", str(run.data.train))
+    return inputs.fingerprint
+
+
 def _add_config(inputs: StageInputs, module: Module, run: StageRun) -> None:
     config = flatten(result_relevant(run.config))
     if module.trains:

@@ -33,7 +33,7 @@ from titanflow.planning.evaluation.during import during_modules, during_run
 from titanflow.planning.evaluation.models import check_models, check_publishable
 from titanflow.planning.evaluation.tasks import check_during, check_tasks
 from titanflow.planning.forecast.forecasts import add_forecasts
-from titanflow.planning.inputs import stage_inputs
+from titanflow.planning.inputs import scoring_fingerprint, stage_inputs
 from titanflow.planning.launch import command, environment
 from titanflow.planning.launch_checks import check_launches
 from titanflow.planning.origin.gguf_tokenizer import gguf_tokenizer_problems
@@ -122,6 +122,7 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
         plan.command, plan.env, plan.kept = command(stage_run), environment(stage_run, config), found.kept
         if evaluation := derived.get(f"{stage}.{DURING_FOLDER}"):
             plan.during = during_run(stage_run, evaluation, preparation.data.get(evaluation.name))
+            plan.during.fingerprint = scoring_fingerprint(plan.during, evaluation)
             plan.best = best_by.get(stage, "")
             scored += [(evaluation, plan.during)] if plan.state != "CACHED" else []
         stages.append(plan)
@@ -209,8 +210,9 @@ def _stage_run(stage: str, config: Experiment, run: str, folder: Path, preparati
     module = config.modules[stage]
     if module.kind == "evaluate":
         check_models(module, config, folder.parent.parent)
-        if publish := config.of_kind("publish"):
-            check_publishable(module, publish)
+        for publish in config.of_kind("publish"):
+            if publish.config["evaluation"] == module.name:
+                check_publishable(module, publish)
     stage_run = StageRun(
         **common,
         kind=module.kind,
@@ -226,21 +228,19 @@ def _stage_run(stage: str, config: Experiment, run: str, folder: Path, preparati
         stage_run.trained_on = data_origins(config)
         if problems := data_secrets(config.modules.values()):
             raise ConfigError(problems)
-        if problems := gguf_tokenizer_problems(config, preparation.tokenizers):
+        if problems := gguf_tokenizer_problems(module, config, preparation.tokenizers):
             raise ConfigError(problems)
         read_settings(stage_run)
     return stage_run
 
 
 def _stage_folders(module: Module, config: Experiment, folder: Path) -> dict[str, Path]:
-    """The folders of a run's other stages, and those of what an evaluation calls the base and a publication its scores.
+    """The folders of a run's other stages, of what an evaluation calls the base, and of the means that it makes.
 
     ``folder`` is the run's.
     """
     found = {name: folder / name for name in config.modules if name != module.name}
-    if module.kind == "publish" and (evaluate := config.of_kind("evaluate")):
-        found["evaluate"] = folder / evaluate.name
     if module.kind == "evaluate" and (base := base_folder(config.modules, folder)):
         found[BASE] = base
-    scored = config.of_kind("evaluate") if module.kind in ("evaluate", "publish") else None
+    scored = config.modules.get(module.config["evaluation"]) if module.kind == "publish" else module
     return found | {name: folder / name for name in (means_of(scored.config) if scored else ())}

@@ -82,9 +82,9 @@ class Preparation:
             initial, base = self.initial.get(module.name), module.base
             loaded = {module.name: initial.folder if initial else None}
             if base is not None and base.in_hf:
-                # An evaluation scores the base beside the fine-tuned model.
-                evaluate = experiment.of_kind("evaluate")
-                loaded = dict.fromkeys((module.name, evaluate.name if evaluate else ""), base.folder)
+                # Evaluations score the base beside the fine-tuned model.
+                evaluations = [one.name for one in experiment.of_kind("evaluate")]
+                loaded = dict.fromkeys((module.name, *evaluations), base.folder)
             needed = [folder for stage, folder in loaded.items() if stage in at_work and folder is not None]
             if plan := download_plan(needed[0]) if needed else None:
                 self.config["weights"].append(plan)

@@ -81,9 +81,9 @@ class Plan:
     def stage(self, name: str) -> StagePlan | None:
         return next((stage for stage in self.stages if stage.stage == name), None)
 
-    def of_kind(self, kind: StageKind) -> StagePlan | None:
-        """The first stage of a kind."""
-        return next((stage for stage in self.stages if stage.kind == kind), None)
+    def of_kind(self, kind: StageKind) -> list[StagePlan]:
+        """The stages of a kind, in the order in which they run."""
+        return [stage for stage in self.stages if stage.kind == kind]
 
     def inheritance(self, stage: StagePlan) -> list[InheritanceRow]:
         """What a fine-tuning stage would keep and change of its base; empty for other stages."""

@@ -153,14 +153,15 @@ def runs_again(run: StageRun, earlier: Sequence[StagePlan]) -> str:
 def parents(run: StageRun, earlier: Sequence[StagePlan]) -> list[StagePlan]:
     """The stages whose results a stage is made from: its base, or the models that it names, with their own parents.
 
-    A publication is made from the scores, too. Models by their folder may be any stage's.
+    A publication is made from its scores, too. Models by their folder may be any stage's.
     """
     models = run.config.get("models")
     if run.kind == "evaluate" and not isinstance(models, list):
         return [plan for plan in earlier if plan.run.trains]
     asked = () if run.trains else models or [run.config.get("model")]
     named = [run.base, *(run.stages.get(name) for name in [*asked, *averaged_stages(run.config)])]
-    own = [plan for plan in earlier if plan.run.folder in named or (run.kind == "publish" and plan.kind == "evaluate")]
+    scored = run.config["evaluation"] if run.kind == "publish" else None
+    own = [plan for plan in earlier if plan.run.folder in named or plan.stage == scored]
     before = {other.stage for plan in own for other in parents(plan.run, earlier)}
     return [plan for plan in earlier if plan in own or plan.stage in before]
 

@@ -40,7 +40,7 @@ def folder_problems(named: str | None, run: StageRun) -> list[Problem]:
         found = f"found {named!r}" if not named.strip() else in_the_way(folder) or _unwritable(folder, run)
     except OSError as error:
         found = f"{folder} can't be read: {error.strerror}"
-    return [Problem(found, "publish.folder", run.origins.get("folder", ""), hint=HINT)] if found else []
+    return [Problem(found, f"{run.stage}.folder", run.origins.get("folder", ""), hint=HINT)] if found else []
 
 
 def in_the_way(folder: Path) -> str:

@@ -166,7 +166,7 @@ def read_lineage(run: StageRun, model: str) -> Lineage:
         reason = export_refusal(result.model_name, result.model_args) or "it was trained without a tokenizer"
         raise DataError(Problem(f"{model} has no export: {reason}", "model", origin, "a model with an export"))
     manifest, night = Manifest.open(run.folder.parent), Night.read(run.folder.parent)
-    folder = run.stages.get("evaluate")
+    folder = run.stages.get(run.config.get("evaluation") or "")
     return Lineage(
         experiment=run.experiment,
         run=run.run,
@@ -210,7 +210,7 @@ def evaluated_name(evaluation: EvaluateResult, model: str, export: Path, origin:
     if model in evaluation.digests:
         return model
     expected = " or ".join(evaluation.digests)
-    hint = f"add {model} to the models of evaluate, or publish one that was evaluated"
+    hint = f"add {model} to the models of {evaluation.stage}, or publish one that was evaluated"
     raise DataError(Problem(f"{model} was not evaluated", "model", origin, expected, hint))
 
 
@@ -224,7 +224,7 @@ def read_trained(name: str, folder: Path) -> TrainedStage:
 
 
 def read_evaluated(folder: Path, model: str, export: Path, origin: str) -> EvaluatedStage:
-    check_finished("evaluate", folder)
+    check_finished(folder.name, folder)
     result: Any = read_result(folder)
     tasks = folder / TASKS_FOLDER
     run = StageRun.read(folder / RUN_FILE)
@@ -265,6 +265,7 @@ def lineage_json(lineage: Lineage, bundle: Bundle, signed_by: str = "") -> bytes
         evaluation = json.loads(evaluated.result.model_dump_json(include=EVALUATE_FIELDS), parse_constant=no_number)
         evaluation["digests"] = {model: publishable(found) for model, found in evaluation["digests"].items()}
         stages["evaluate"] = {
+            "stage": evaluated.run.stage,
             "fingerprint": evaluated.run.fingerprint,
             "trackers": tracked_ids(evaluated.result.trackers),
             **evaluation,

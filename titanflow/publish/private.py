@@ -30,7 +30,7 @@ def private_part(text: str) -> str:
 
 def private_problems(run: StageRun) -> list[Problem]:
     problems = [
-        Problem(f"would publish {what}", f"publish.{key}", run.origins.get(key, ""), "what everyone may read")
+        Problem(f"would publish {what}", f"{run.stage}.{key}", run.origins.get(key, ""), "what everyone may read")
         for key, value in run.config.items()
         if key not in UNPUBLISHED and (what := private_part(_joined(value)))
     ]

@@ -88,7 +88,7 @@ class Candidate:
             return None
         if evaluation is None:
             hint = "add an evaluate module, or leave the gate out"
-            raise ConfigError(Problem("found a gate, and nothing was evaluated", "publish.gate", hint=hint))
+            raise ConfigError(Problem("found a gate, and nothing was evaluated", "gate", hint=hint))
         return decide(gate, evaluation, self.samples, last)
 
 
@@ -112,7 +112,7 @@ def check_scored(lineage: Lineage, settings: Publish) -> None:
     if lineage.evaluation is None or settings.dry_run:
         return
     result = lineage.evaluation.result
-    if problem := unpublishable(result.limit, result.backend, result.part):
+    if problem := unpublishable(result.stage, result.limit, result.backend, result.part):
         raise ConfigError(problem)
 
 

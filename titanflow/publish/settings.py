@@ -23,7 +23,7 @@ def read_settings(run: StageRun) -> Publish:
     Raises:
         ConfigError: every problem that was found.
     """
-    if problems := check(as_tree(run.config, run.origins), dataclass_schema(Publish), "publish."):
+    if problems := check(as_tree(run.config, run.origins), dataclass_schema(Publish), f"{run.stage}."):
         raise ConfigError(problems)
     gate, chosen = Gate(**run.config.get("gate") or {}), Chosen(**run.config.get("checkpoint") or {})
     settings = Publish(**run.config | {"gate": gate, "checkpoint": chosen})
@@ -50,7 +50,7 @@ def check_names(settings: Publish, run: StageRun) -> list[Problem]:
     problems = []
 
     def refuse(message: str, key: str, expected: str, hint: str = "") -> None:
-        problems.append(Problem(message, f"publish.{key}", run.origins.get(key, ""), expected, hint))
+        problems.append(Problem(message, f"{run.stage}.{key}", run.origins.get(key, ""), expected, hint))
 
     repo_id, tag, branch = settings.repo_id, tag_of(settings, run.experiment, run.run), settings.revision
     if settings.target == "hub" and not repo_id:
@@ -80,11 +80,12 @@ def published_name(settings: Publish, experiment: str) -> str:
 
 
 def unpublishable(
-    limit: float | None, backend: str, part: str = "", origins: Mapping[str, str] | None = None
+    evaluation: str, limit: float | None, backend: str, part: str = "", origins: Mapping[str, str] | None = None
 ) -> Problem | None:
     """Why scores of this kind don't allow a model to be published; None if they do.
 
     Args:
+        evaluation: the name of the stage that made them.
         limit: items a task.
         backend: what computed the scores.
         part: the part of the held-out rows that the items belong to.
@@ -100,5 +101,5 @@ def unpublishable(
         found = "the items are of the dev part, which is for choosing between models"
     else:
         return None
-    hint = "evaluate without it, or set publish.dry_run: true to see what would be published"
-    return Problem(found, f"evaluate.{key}", (origins or {}).get(key, ""), expected, hint)
+    hint = "evaluate without it, or set dry_run: true of the publication to see what would be published"
+    return Problem(found, f"{evaluation}.{key}", (origins or {}).get(key, ""), expected, hint)

@@ -66,6 +66,15 @@ class StageContents:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """A finished evaluation with scores; ``outcome`` is the model that it is about: a published one, or its last."""
+
+    stage: StageContents
+    result: EvaluateResult
+    outcome: str
+
+
+@dataclass(frozen=True)
 class RunContents:
     """A run's folder: its manifest, and its stages in order."""
 
@@ -73,9 +82,9 @@ class RunContents:
     manifest: Manifest
     stages: list[StageContents]
 
-    def of_kind(self, kind: StageKind) -> StageContents | None:
-        """The first stage of a kind."""
-        return next((stage for stage in self.stages if stage.kind == kind), None)
+    def of_kind(self, kind: StageKind) -> list[StageContents]:
+        """The stages of a kind, in the order in which they run."""
+        return [stage for stage in self.stages if stage.kind == kind]
 
     @property
     def trained(self) -> list[tuple[StageContents, TrainResult]]:
@@ -84,25 +93,32 @@ class RunContents:
     @property
     def datasets(self) -> dict[str, Any]:
         """What the run noted of each folder of prepared rows, by its path."""
-        found = self.of_kind("prepare")
-        return found.result.datasets if found and isinstance(found.result, PrepareResult) else {}
+        results = (stage.result for stage in self.of_kind("prepare"))
+        return next((one.datasets for one in results if isinstance(one, PrepareResult)), {})
 
     @property
-    def evaluation(self) -> EvaluateResult | None:
-        found = self.of_kind("evaluate")
-        return found.result if found and isinstance(found.result, EvaluateResult) else None
+    def evaluations(self) -> list[Evaluation]:
+        found = []
+        for stage in self.of_kind("evaluate"):
+            if isinstance(stage.result, EvaluateResult) and (scored := list(stage.result.scores)):
+                published = [model for model in self._published_by(stage.name) if model in scored]
+                found.append(Evaluation(stage, stage.result, published[-1] if published else scored[-1]))
+        return found
 
     @property
-    def outcome(self) -> str:
-        """The evaluated model that the run is about: the one that it publishes, else the last; empty without scores."""
-        scored, publish = list(self.evaluation.scores) if self.evaluation else [], self.of_kind("publish")
-        published = publish.run.config.get("model") if publish and publish.run else None
-        return published if published in scored else scored[-1] if scored else ""
+    def evaluation(self) -> Evaluation | None:
+        """The evaluation that the run is about: the last one by whose scores a model is published, else the last."""
+        reported = [one for one in self.evaluations if self._published_by(one.stage.name)]
+        return next(reversed(reported or self.evaluations), None)
 
     @property
-    def publication(self) -> PublishResult | None:
-        found = self.of_kind("publish")
-        return found.result if found and isinstance(found.result, PublishResult) else None
+    def publications(self) -> list[tuple[StageContents, PublishResult]]:
+        return [(stage, stage.result) for stage in self.stages if isinstance(stage.result, PublishResult)]
+
+    def _published_by(self, evaluation: str) -> list[str]:
+        """The models that are published by the scores of an evaluation."""
+        configs = (stage.run.config for stage in self.of_kind("publish") if stage.run)
+        return [config["model"] for config in configs if config.get("evaluation") == evaluation]
 
 
 def _run_nearby(folder: Path) -> str:

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from titanflow.common.console import uncut
 from titanflow.common.errors import ConfigError, DataError, Problem, StageFailed
+from titanflow.config.keys.chat_columns import SIDES
 from titanflow.config.keys.training import RENDERED_KINDS
 from titanflow.config.mixture import row_kinds
 from titanflow.planning.stage_plan import Plan
@@ -37,14 +38,24 @@ OPEN, CLOSE = "⟦", "⟧"
 
 @dataclass(frozen=True)
 class MaskedRow:
-    """One conversation, unpacked: ``labels[i]`` is the target of ``input_ids[i]``, -100 where nothing is trained."""
+    """One conversation, unpacked: ``labels[i]`` is the target of ``input_ids[i]``, -100 where nothing is trained.
+
+    ``side`` says which one of a pair it is, chosen or rejected; empty for a chat.
+    """
 
     source: str
     input_ids: list[int]
     labels: list[int]
+    side: str = ""
+
+    @property
+    def name(self) -> str:
+        """Where it stands, and its side."""
+        return f"{self.source}, {self.side}" if self.side else self.source
 
     def as_json(self) -> dict[str, Any]:
-        return {"source": self.source, "input_ids": self.input_ids, "labels": self.labels}
+        side = {"side": self.side} if self.side else {}
+        return {"source": self.source, **side, "input_ids": self.input_ids, "labels": self.labels}
 
     @property
     def trained(self) -> list[bool]:
@@ -76,7 +87,10 @@ class Masks:
         return totals(getattr(info, name) for _, info in self.infos)
 
     def rows(self, limit: int | None = None) -> Iterator[MaskedRow]:
-        """The first ``limit`` conversations of each source, or all, in the source's order."""
+        """The first ``limit`` conversations or pairs of each source, or all, in the source's order.
+
+        A pair has two rows, its chosen side first.
+        """
         from titanflow.data.files.sources import SourceFile
         from titanflow.data.prepared import PLACES_FILE, PreparedRows, mapped
 
@@ -85,9 +99,10 @@ class Masks:
             files = [SourceFile(file["name"], file["unit"]) for file in info.files]
             places = mapped(folder, PLACES_FILE)
             for document in range(info.documents)[:limit]:
-                tokens, labels = prepared.document(document)
                 number, place = map(int, places[document])
-                yield MaskedRow(files[number].origin(place), tokens.tolist(), labels.tolist())
+                names = SIDES if info.kind == "pairs" else ("",)
+                for side, (tokens, labels) in zip(names, prepared.sides(document), strict=True):
+                    yield MaskedRow(files[number].origin(place), tokens.tolist(), labels.tolist(), side)
 
     def as_json(self, limit: int | None) -> dict[str, Any]:
         """The output of ``--json``; ``limit`` applies to each source."""
@@ -101,7 +116,7 @@ class Masks:
         parts: list[RenderableType] = []
         for row in self.rows(limit):
             trained = row.trained
-            parts.append(Text(f"{row.source}   {len(trained)} tokens, {sum(trained)} trained", style="bold"))
+            parts.append(Text(f"{row.name}   {len(trained)} tokens, {sum(trained)} trained", style="bold"))
             text = Text()
             for is_trained, said in row.spans(backend):
                 text.append(f"{OPEN}{said}{CLOSE}" if is_trained else said, TRAINED if is_trained else CONTEXT)

@@ -65,9 +65,9 @@ def render_report(folder: Path) -> str:
         },
         part=next((one["part"] for stage in trained for one in stage.evaluations if one.get("part")), ""),
         answers={stage.name: given for stage in trained if (given := answers(stage.samples))},
-        results=result_table(run),
-        models=evaluated_models(run),
-        seeds=seeds_text(run.evaluation.seeds) if run.evaluation else "",
+        evaluations=[
+            (one, result_table(one), evaluated_models(one), seeds_text(one.result.seeds)) for one in run.evaluations
+        ],
         timings=timings(run),
         reconciled=table_rows([found for stage in run.stages if (found := stage.reconciled)]),
         data=training_data((stage.run for stage in trained if stage.run), run.datasets),
@@ -84,6 +84,9 @@ def breakable(name: str) -> Markup:
 
 def run_state(run: RunContents) -> str:
     for stage in run.stages:
-        if stage.state != "finished":
-            return stage.state if stage.kind == "publish" and stage.result else f"{stage.name} {stage.state}"
-    return "finished"
+        if stage.state != "finished" and not (stage.kind == "publish" and stage.result):
+            return f"{stage.name} {stage.state}"
+    states = {stage.name: stage.state for stage, _ in run.publications}
+    if len(set(states.values())) > 1:
+        return ", ".join(f"{name} {state}" for name, state in states.items())
+    return next(iter(states.values()), "finished")

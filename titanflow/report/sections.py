@@ -12,7 +12,7 @@ from titanflow.common.quantities import duration, short
 from titanflow.config.means.recipe import means_of
 from titanflow.publish.bundle import WEIGHTS
 from titanflow.publish.card.score_table import Z95, Score, columns, score_rows, share_bounds
-from titanflow.report.contents import RunContents, StageContents
+from titanflow.report.contents import Evaluation, RunContents, StageContents
 from titanflow.report.masks import Masks
 from titanflow.runs.results import InheritanceRow, TrainResult
 
@@ -71,7 +71,8 @@ def tiles(run: RunContents) -> list[Tile]:
     found = []
     trained = run.trained
     if trained:
-        stage, result = next((one for one in trained if one[0].name == run.outcome), trained[-1])
+        outcome = run.evaluation.outcome if run.evaluation else ""
+        stage, result = next((one for one in trained if one[0].name == outcome), trained[-1])
         found.append(Tile("parameters", short(result.parameters), f"{result.model_name} {result.flavor}"))
         tokens = sum(result.tokens for _, result in trained)
         found.append(Tile("tokens trained", short(tokens), " + ".join(stage.name for stage, _ in trained)))
@@ -89,12 +90,12 @@ def tiles(run: RunContents) -> list[Tile]:
 def best_scores(run: RunContents) -> list[Tile]:
     """The first metric of the first two tasks that have one where higher is better; of the run's outcome beside the
     first model."""
-    evaluation = run.evaluation
-    if evaluation is None or not evaluation.scores:
+    if run.evaluation is None:
         return []
-    models = columns(evaluation, run.outcome)
+    evaluation, outcome = run.evaluation.result, run.evaluation.outcome
+    models = columns(evaluation, outcome)
     rows: dict[str, Tile] = {}
-    for row in score_rows(evaluation, run.outcome):
+    for row in score_rows(evaluation, outcome):
         first, last = row.scores[0], row.scores[-1]
         if row.higher_is_better is not False and row.task not in rows and last.value is not None:
             beside = f", {models[0]} {first.value:.3f}" if len(models) > 1 and first.value is not None else ""
@@ -102,30 +103,26 @@ def best_scores(run: RunContents) -> list[Tile]:
     return list(rows.values())[:2]
 
 
-def result_table(run: RunContents) -> dict[str, Any]:
-    evaluation = run.evaluation
-    if evaluation is None or not evaluation.scores:
-        return {}
+def result_table(evaluation: Evaluation) -> dict[str, Any]:
+    result, outcome = evaluation.result, evaluation.outcome
     rows = [
         (row, [(score, interval(score, row.metric)) for score in row.scores])
-        for row in score_rows(evaluation, run.outcome)
+        for row in score_rows(result, outcome)
         # Of the perplexities only bits per byte compares across tokenizers.
         if not row.metric.endswith("perplexity")
     ]
-    part = evaluation.part if evaluation.part == "dev" else ""
-    return {"models": columns(evaluation, run.outcome), "rows": rows, "part": part}
+    part = result.part if result.part == "dev" else ""
+    return {"models": columns(result, outcome), "rows": rows, "part": part}
 
 
-def evaluated_models(run: RunContents) -> list[EvaluatedModel]:
+def evaluated_models(one: Evaluation) -> list[EvaluatedModel]:
     """The evaluated models in the order of their columns; folders in the run are relative to the run."""
-    evaluation = run.evaluation
-    if evaluation is None or not evaluation.scores:
-        return []
-    found, root, stage = [], run.folder.resolve(), run.of_kind("evaluate")
-    given = means_of(stage.run.config) if stage and stage.run else {}
+    found, evaluation, stage = [], one.result, one.stage
+    root = stage.folder.parent.resolve()
+    given = means_of(stage.run.config) if stage.run else {}
     # Of the best checkpoint of a training the result says which step it is.
     means = {name: mean for name, mean in given.items() if name not in evaluation.best}
-    for name in columns(evaluation, run.outcome):
+    for name in columns(evaluation, one.outcome):
         if (folder := evaluation.folders.get(name)) is None:
             continue
         weights = [
@@ -194,4 +191,4 @@ def _masked(masks: Masks) -> Iterator[MaskedText]:
     # Each source of a mixture shows at least one.
     for row in masks.rows(max(1, MASK_ROWS // len(masks.infos))):
         pieces = [(said, is_trained) for is_trained, said in row.spans(backend)]
-        yield MaskedText(row.source, len(row.input_ids), sum(row.trained), pieces)
+        yield MaskedText(row.name, len(row.input_ids), sum(row.trained), pieces)

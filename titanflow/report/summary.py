@@ -52,7 +52,8 @@ def render_summary(plan: Plan, options: str = "") -> RenderableType:
         parts += unused_rows(plan, training, options or plan.experiment)
     for result in results:
         if isinstance(result, EvaluateResult):
-            parts += [Text(), _scores(result), *_best(result), *_items(result), *_cut(result, plan.folder)]
+            title = f"Evaluation {result.stage}" if len(plan.of_kind("evaluate")) > 1 else "Evaluation"
+            parts += [Text(), _scores(result, title), *_best(result), *_items(result), *_cut(result, plan.folder)]
             parts += [*_contamination(result), *_examples(result)]
         elif isinstance(result, PublishResult):
             parts += [Text(), _published(result)]
@@ -106,10 +107,9 @@ def _contamination(result: EvaluateResult) -> list[Text]:
     return [Text(sentence, style=style, overflow="fold") for sentence in found.sentences()] if found else []
 
 
-def _scores(result: EvaluateResult) -> Table:
-    models = list(result.scores)
-    title = f"Evaluation on the {result.part} part" if result.part == "dev" else "Evaluation"
-    table = Table(box=None, title=title, title_justify="left", title_style="bold", pad_edge=False)
+def _scores(result: EvaluateResult, title: str) -> Table:
+    models, part = list(result.scores), f" on the {result.part} part" if result.part == "dev" else ""
+    table = Table(box=None, title=title + part, title_justify="left", title_style="bold", pad_edge=False)
     table.add_column("task")
     table.add_column("metric")
     for model in models:

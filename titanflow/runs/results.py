@@ -269,6 +269,10 @@ class GgufFile(Strict):
         )
 
 
+LEFT = ("published", "proposed")
+"""The statuses of a publication that has left a model somewhere."""
+
+
 class PublishResult(Strict):
     """Where the model was published: a folder, or a repository's commit and tag.
 

@@ -49,7 +49,8 @@ PROGRAM = f"""
     metrics.write_text("".join(line + "\\n" for line in lines))
     with (folder / "pretrain.log").open("a") as log:
         log.write("$ train\\nTraining starts at step " + str(step + 1) + "\\n")
-    published = Path(sys.argv[1]) / "published"
+    published = Path(sys.argv[1]) / "published" / "publish" / "titanflow.json"
+    published.parent.mkdir(parents=True, exist_ok=True)
     if flaw == "publishing":
         published.unlink(missing_ok=True)
         published.write_text("a model")
@@ -157,7 +158,7 @@ def test_what_is_published_anew_is_counted(program: Path) -> None:
     run = killed_run(program, [KillPoint("pretrain", 0, "export", 0, 0.5, alone=True)], "publishing")
     (kill,) = run.finish()
     assert (kill.killed, kill.moment) == ("flow", "export")
-    assert run.published_once().found == "published 2 times"
+    assert run.published_once().found == "publish published 2 times"
 
 
 def test_a_run_that_fails_by_itself_is_no_proof(program: Path) -> None:

@@ -96,7 +96,7 @@ def test_sigkill_is_named_and_memory_is_suspected(tmp_path):
 def test_what_takes_less_memory_is_the_stage_s_own(tmp_path):
     log = tmp_path / "log"
     log.touch()
-    advice = {"pretrain": "lower training.local_batch_size", "evaluate": "lower evaluate.batch_size"}
+    advice = {"pretrain": "lower training.local_batch_size", "evaluate": "lower batch_size"}
     advice |= {"publish": "publishing loads the model once more", "prepare": "take a machine with more"}
     for stage, expected in advice.items():
         StageRun(stage=stage, experiment="e", run="r", folder=tmp_path).write()

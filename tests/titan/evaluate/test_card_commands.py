@@ -120,7 +120,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
 def published(trained: Trained, **settings: object) -> PublishResult:
     stages = {name: trained.folder / name for name in ("pretrain", "sft", "evaluate")}
     where = {"stage": "publish", "experiment": "tiny", "run": "main", "folder": trained.folder / "publish"}
-    return publish(StageRun(**where, config=settings, stages=stages))
+    return publish(StageRun(**where, config={"evaluation": "evaluate", **settings}, stages=stages))
 
 
 def typed(card: str, folder: Path) -> str:

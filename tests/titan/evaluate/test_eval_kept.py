@@ -111,7 +111,7 @@ def test_what_has_changed_is_computed_again(
         found = Contamination(tasks=leaked, looked_at=["chats"], dropped=True)
         monkeypatch.setattr(titan.evaluate.evaluate, "look_for_leaks", lambda *_: found)
     elif changed == "damaged":
-        for path in (tmp_path / KEPT_FOLDER).iterdir():
+        for path in (tmp_path / KEPT_FOLDER).rglob("*.json"):
             path.write_text(path.read_text()[:100])
 
     evaluate_stage(run)

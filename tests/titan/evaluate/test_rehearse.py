@@ -54,7 +54,7 @@ def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tried:
             **common,
         )
         folder = tmp_path / "run" / "rehearsal"
-        code = main(Rehearsal(evaluate=run, trained=[sft]).write(folder))
+        code = main(Rehearsal(evaluations={"evaluate": run}, trained=[sft]).write(folder))
         assert (folder / RESULT_FILE).exists() == (code == 0)
         return code, "" if code == 0 else json.loads((folder / ERROR_FILE).read_text())["message"]
 
@@ -65,8 +65,25 @@ def test_tasks_that_can_be_asked_pass(tried: Tried, tmp_path: Path) -> None:
     assert tried() == (0, "")
     asked = Rehearsal.model_validate_json((tmp_path / "run" / "rehearsal" / "rehearsal.json").read_text())
     assert asked.is_done(tmp_path / "run" / "rehearsal")
-    asked.evaluate.fingerprint = "g"
+    asked.evaluations["evaluate"].fingerprint = "g"
     assert not asked.is_done(tmp_path / "run" / "rehearsal")
+
+
+def test_what_is_scored_on_the_way_is_tried_with_the_evaluation(tmp_path: Path) -> None:
+    write_evals(tmp_path)
+    common = {"experiment": "tiny", "run": "main", "data": PreparedData(train=tmp_path)}
+    config = {"include_path": str(tmp_path / "tasks"), "models": {}, "limit": 2}
+    runs = {
+        name: StageRun(stage="x", kind="evaluate", folder=tmp_path / name, config={**config, "tasks": tasks}, **common)
+        for name, tasks in {"evaluate": ["tiny_kind"], "pretrain.during": ["tiny_kind", "arc_nowhere"]}.items()
+    }
+    assert main(Rehearsal(evaluations=runs, trained=[]).write(tmp_path / "first")) == 2
+    assert "no task or group 'arc_nowhere'" in json.loads((tmp_path / "first" / ERROR_FILE).read_text())["message"]
+    during = runs["pretrain.during"]
+    during.config["tasks"] = ["tiny_kind"]
+    (tmp_path / "kind.jsonl").unlink()
+    assert main(Rehearsal(evaluations={"pretrain.during": during}, trained=[]).write(tmp_path / "second")) == 2
+    assert "tiny_kind can't be loaded" in json.loads((tmp_path / "second" / ERROR_FILE).read_text())["message"]
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_what_a_record_nests_is_named_with_a_slash(folder: Path) -> None:
 def test_scores_have_their_standard_error(folder: Path) -> None:
     scores = {"sft": {"colour": {"exact_match,strict": 0.9, "exact_match_stderr,strict": 0.01, "acc": float("nan")}}}
     write_result(folder / "evaluate", evaluation(scores=scores))
-    common = {"model": "sft", "task": "colour", "samples": 400}
+    common = {"stage": "evaluate", "model": "sft", "task": "colour", "samples": 400}
     assert titanflow.results(folder).scores == [
         {**common, "metric": "exact_match,strict", "value": 0.9, "stderr": 0.01},
         {**common, "metric": "acc", "value": None, "stderr": None},
@@ -64,8 +64,9 @@ def test_an_evaluation_at_work_has_the_scores_of_the_tasks_that_it_has_finished(
     done = {"step": 1, "steps": 2, "model": "base", "task": "colour", "scores": {"acc": 0.5, "acc_stderr": 0.1}}
     (folder / "evaluate" / "metrics.jsonl").write_text(json.dumps(done) + "\n")
     found = titanflow.results(folder)
+    asked = {"model": "base", "task": "colour"}
     numbers = {"value": 0.5, "stderr": 0.1, "samples": None}
-    assert found.scores == [{"model": "base", "task": "colour", "metric": "acc", **numbers}]
+    assert found.scores == [{"stage": "evaluate", **asked, "metric": "acc", **numbers}]
     assert found.stages[3] | {"seconds": None} == {
         **{"stage": "evaluate", "state": "unfinished"},
         **{"seconds": None, "error": None},

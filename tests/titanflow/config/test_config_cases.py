@@ -197,7 +197,7 @@ FILES: dict[int, tuple[bytes, str]] = {
     66: (b"exp_name: tiny\n\tx: 1\n", "exp.yaml:2: not YAML: found character '\\t'"),
     67: (b"<<: 5\n", "exp.yaml:1: <<: << takes a mapping, or a list of them"),
     68: (b"- a\n", "exp.yaml:1: the top of the file isn't a mapping"),
-    69: (b"modules: {evaluate: {}, scores: {stage: evaluate}}\n", "is of the kind evaluate, as evaluate is"),
+    69: (b"modules: {publish: {overrides: {evaluation: scores}}}\n", "publish.evaluation: found 'scores', which is no"),
     70: (b"%YAML 9.9\n---\na: 1\n", "exp.yaml:1: not YAML: found incompatible YAML document"),
     71: (b"a: 1\n---\nb: 2\n", "exp.yaml:2: not YAML: but found another document"),
 }

@@ -85,11 +85,12 @@ def test_training_stages_run_as_written_and_others_behind_them(load: Load) -> No
         "  more: {stage: pretrain, base: pretrain, overrides: {training: {seq_len: 48}}}\n"
         "  evaluate: {stage: evaluate}\n"
     )
-    with pytest.raises(ConfigError, match="is of the kind evaluate, as"):
-        load(modules=modules)
-    assert list(load("modules.evaluate=null", modules=modules).modules) == [
-        *("pretrain", "sft", "more", "scores", "publish"),
+    settings = ["scores.models=[more]"]
+    assert list(load(*settings, modules=modules).modules) == [
+        *("pretrain", "sft", "more", "scores", "evaluate", "publish"),
     ]
+    settings += ["modules.evaluate=null", "publish.model=more"]
+    assert list(load(*settings, modules=modules).modules) == ["pretrain", "sft", "more", "scores", "publish"]
 
 
 def test_what_starts_from_several_models_has_no_one_base(load: Load) -> None:
@@ -118,7 +119,6 @@ def test_what_starts_from_several_models_has_no_one_base(load: Load) -> None:
         ("  ../a: {stage: pretrain}\n", r"modules.*found '\.\./a'"),
         ("  'ü b': {stage: pretrain}\n", "found 'ü b'"),
         (f"  {'a' * 60}: {{stage: pretrain}}\n", "at most 40 letters"),
-        ("  two: {stage: publish}\n", "modules.two: is of the kind publish, as publish is"),
         ("  evaluate: {base: sft}\n", r"modules.evaluate.base: found 'sft'.*nothing is trained here"),
         ("  sft: {base: later}\n  later: {stage: sft}\n", r"sft.base: found 'later'.*written before this one"),
         ("  a: {stage: sft, base: b}\n  b: {stage: sft, base: a}\n", r"a.base: found 'b'"),

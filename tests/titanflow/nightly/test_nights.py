@@ -9,9 +9,10 @@ from titanflow.cli.main import app
 from titanflow.common.errors import DataError
 from titanflow.common.file_lock import held
 from titanflow.nightly.table import COLUMNS, NightRow, markdown_table, read_nights
+from titanflow.runs.contract import StageRun
 from titanflow.runs.errors import StageError, write_error
 from titanflow.runs.manifest import Manifest, StageRecord
-from titanflow.runs.results import GateDecision, PublishResult, TrackerRecord, write_result
+from titanflow.runs.results import EvaluateResult, GateDecision, PublishResult, TrackerRecord, write_result
 
 
 @pytest.fixture
@@ -135,3 +136,22 @@ def test_the_command_prints_the_table_and_what_the_next_night_removes(runs: Path
         "published",
     ]
     assert printed["nights"][-1]["loss"] == 2.5
+
+
+def test_of_several_publications_each_has_its_scores_and_one_that_left_a_model_counts(runs: Path) -> None:
+    folder = write_night(runs, "2026-11-22", state="", ended="")
+    for name, model, value in (("evaluate", "sft", 0.5), ("eval_b", "pretrain", 0.25)):
+        scores = {model: {"kind": {"acc": value}}, "other": {"kind": {"acc": 1.0}}}
+        result = EvaluateResult(stage=name, scores=scores, folders={}, digests={})
+        write_result(folder / name, result)
+        note(folder, name, finished="2026-11-22T03:00:00+00:00")
+    made = {"publish": ("evaluate", "sft", "held back"), "publish_b": ("eval_b", "pretrain", "published")}
+    for name, (evaluation, model, status) in made.items():
+        config = {"evaluation": evaluation, "model": model}
+        StageRun(stage=name, kind="publish", experiment="e", run="r", folder=folder / name, config=config).write()
+        location = f"/{name}"
+        write_result(folder / name, PublishResult(stage=name, target="folder", location=location, status=status))
+        note(folder, name, finished="2026-11-22T03:05:00+00:00")
+    row = next(one for one in read_nights(runs) if one.date == "2026-11-22")
+    assert row.scores == {"publish kind/acc": 0.5, "publish_b kind/acc": 0.25}
+    assert (row.state, row.link) == ("published", "/publish_b")

@@ -126,5 +126,5 @@ def test_scores_of_what_is_for_choosing_are_not_published(configs: Path) -> None
     ]
     message = refused(configs, *settings)
     assert "evaluate.data.part: the items are of the dev part, which is for choosing between models" in message
-    assert "publish.dry_run: true" in message
+    assert "dry_run: true of the publication" in message
     make_plan("tiny", configs, None, [*settings, "publish.dry_run=true"])

@@ -99,7 +99,7 @@ class FinishedRun:
     def to_publish(self, **config: Any) -> StageRun:
         folder = self.root / "publish"
         run = {"stage": "publish", "experiment": "stdlib", "run": "run-7", "folder": folder, "stages": self.stages}
-        return StageRun(**run, config=config)
+        return StageRun(**run, config={"evaluation": "evaluate", **config})
 
 
 def train_result(stage: str, export: Path | None, **changes: Any) -> TrainResult:

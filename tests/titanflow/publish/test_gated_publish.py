@@ -183,7 +183,7 @@ def test_a_folder_s_model_is_replaced_by_a_better_one_only(models: Models, tmp_p
     folder = tmp_path / "best"
 
     def into_folder(run: StageRun) -> PublishResult:
-        config = {"target": "folder", "folder": str(folder), "gate": GATE}
+        config = {"target": "folder", "folder": str(folder), "evaluation": "evaluate", "gate": GATE}
         return publish(run.model_copy(update={"config": config}))
 
     first, second, third = models.run("a", 70), models.run("b", 60), models.run("c", 90)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_experiment import write_tiny_experiment
+from tiny_experiment import ROOT, write_tiny_experiment
 from typer.testing import CliRunner
 
 from titanflow.cli.main import app
@@ -100,6 +100,26 @@ def test_a_row_that_cannot_be_used_is_named_once_with_its_line(
     told = capfd.readouterr().err + errors
     assert told.count(f"{bad}:2: messages[0].content: the message has no content") == 1
     assert errors == "error: the conversations could not be prepared; the lines above say why\n"
+
+
+def test_of_a_pair_each_side_is_a_row_that_says_which_it_is(configs: Path, tmp_path: Path) -> None:
+    prompt = {"role": "user", "content": "What colour?"}
+    sides = {"chosen": "red", "rejected": "mud"}
+    pair = {name: [prompt, {"role": "assistant", "content": said}] for name, said in sides.items()}
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(json.dumps(pair) + "\n", encoding="utf-8")
+    prefer = {"config": str(ROOT / "configs" / "modules" / "prefer.yaml"), "base": "sft"}
+    prefer |= {"data": {"kind": "pairs", "path": str(pairs)}}
+    prefer |= {"overrides": {"training": {"seq_len": 96, "mixed_precision_param": "float32"}}}
+    own = {"extends": ["tiny.yaml"], "modules": {"prefer": prefer}}
+    (configs / "experiments" / "pairs.yaml").write_text(json.dumps(own), encoding="utf-8")
+    command = ["masks", "pairs", "--configs", str(configs), *LONGER, "--module", "prefer"]
+    shown = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["rows"]
+    assert [(row["source"], row["side"]) for row in shown] == [(f"{pairs}:1", "chosen"), (f"{pairs}:1", "rejected")]
+    said = CliRunner().invoke(app, command).stdout
+    for side, answer in sides.items():
+        assert f"{pairs}:1, {side}   " in said
+        assert said.partition(f", {side} ")[2].partition("⟦")[2].startswith(f"{answer}{END}⟧")
 
 
 def test_a_module_without_conversations_has_no_masks(configs: Path) -> None:

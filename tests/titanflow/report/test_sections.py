@@ -30,21 +30,24 @@ def test_the_head_and_the_table_are_about_the_model_that_is_published(run_folder
     scores = evaluation().scores | {"average": {"colour": {"acc": 0.7}, "text": {"bits_per_byte": 2.5}}}
     write_result(run_folder / "evaluate", evaluation(scores=scores, part="dev"))
     # Before it begins to publish, nothing says which model that is.
-    assert [read_contents(run_folder).outcome, result_table(read_contents(run_folder))["models"][-1]] == ["average"] * 2
+    (scored,) = read_contents(run_folder).evaluations
+    assert [scored.outcome, result_table(scored)["models"][-1]] == ["average"] * 2
     run = {"stage": "publish", "experiment": "tiny", "run": "main", "folder": run_folder / "publish"}
-    StageRun(**run, config={"model": "sft"}).write()
+    StageRun(**run, config={"model": "sft", "evaluation": "evaluate"}).write()
     contents = read_contents(run_folder)
     found = {tile.label: (tile.value, tile.note) for tile in tiles(contents)}
     assert found["colour"] == ("0.900", "acc, base 0.500")
     assert found["sft loss"] == ("1.000", "held out 1.250")
-    table = result_table(contents)
+    assert contents.evaluation is not None
+    table = result_table(contents.evaluation)
     assert (table["models"], table["part"]) == (["base", "average", "sft"], "dev")
     means = {"average": {"mean": ["sft", "sft_slow"]}}
     folder = run_folder / "evaluate"
     StageRun(stage="evaluate", experiment="tiny", run="main", folder=folder, config={"means": means}).write()
     folders = {name: run_folder / name / "export" for name in scores}
     write_result(folder, evaluation(scores=scores, part="dev", folders=folders))
-    told = {one.name: one.mean for one in evaluated_models(read_contents(run_folder))}
+    (scored,) = read_contents(run_folder).evaluations
+    told = {one.name: one.mean for one in evaluated_models(scored)}
     assert told == {"base": "", "average": "the mean of sft and sft_slow", "sft": ""}
     assert "<h2>Results on the dev part</h2>" in render_report(run_folder)
 
@@ -57,8 +60,7 @@ def test_bars_are_shares_of_the_longest(run_folder: Path) -> None:
 
 
 def test_what_is_the_stage_s_own_comes_before_what_is_inherited(run_folder: Path) -> None:
-    stage = read_contents(run_folder).of_kind("sft")
-    assert stage is not None
+    (stage,) = read_contents(run_folder).of_kind("sft")
     table = inheritance(stage)
     assert [(row.key, row.value) for row in table["own"]] == [
         ("optimizer.lr", "0.001 → 0.0001"),
@@ -73,8 +75,7 @@ def test_of_a_stage_that_isn_t_finished_the_plan_s_table_is_shown(run_folder: Pa
     row = {"key": "loss_mask", "how": "changed", "base": "off", "here": "on"}
     next(stage for stage in plan["stages"] if stage["stage"] == "sft")["inheritance"] = [row]
     (run_folder / "plan.json").write_text(json.dumps(plan))
-    stage = read_contents(run_folder).of_kind("sft")
-    assert stage is not None
+    (stage,) = read_contents(run_folder).of_kind("sft")
     assert [str(found) for found in inheritance(stage)["own"]] == ["Changed loss_mask: off → on"]
 
 

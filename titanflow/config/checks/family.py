@@ -8,8 +8,9 @@ from titanflow.architectures.families.registry import ARCHITECTURES, export_refu
 from titanflow.common.errors import Problem, did_you_mean
 from titanflow.config.keys.training import names_rows
 from titanflow.config.means.recipe import averaged_stages, means_of
+from titanflow.config.means.scoring import scores
 from titanflow.config.module import Module
-from titanflow.config.stages import module_of, named_module
+from titanflow.config.stages import modules_of, named_module
 from titanflow.runs.contract import StageKind
 
 EXPORTED: dict[StageKind, str] = {"evaluate": "models", "publish": "model"}
@@ -77,10 +78,8 @@ def _check_masks(module: Module) -> list[Problem]:
 
 def check_exports(modules: Mapping[str, Module]) -> list[Problem]:
     """Evaluate and publish modules that load an export that there won't be."""
-    problems = _check_published(modules)
-    for kind, key in EXPORTED.items():
-        if (module := module_of(kind, modules)) is None:
-            continue
+    problems = [problem for publish in modules_of("publish", modules) for problem in _check_published(publish, modules)]
+    for module, key in ((one, key) for kind, key in EXPORTED.items() for one in modules_of(kind, modules)):
         hint = f"change the model, or leave the module {module.name} out"
         for reason, refused in _refused_exports(modules, named_exports(module)).items():
             message = f"found {module.config[key]}, and {' and '.join(refused)} can't be exported: {reason}"
@@ -88,11 +87,9 @@ def check_exports(modules: Mapping[str, Module]) -> list[Problem]:
     return problems
 
 
-def _check_published(modules: Mapping[str, Module]) -> list[Problem]:
+def _check_published(publish: Module, modules: Mapping[str, Module]) -> list[Problem]:
     """A publish module's model that no module trains, or that isn't among those that are scored."""
-    publish, evaluate = module_of("publish", modules), module_of("evaluate", modules)
-    if publish is None:
-        return []
+    evaluate = modules.get(publish.config["evaluation"])
     model, trained = publish.config["model"], [name for name, module in modules.items() if module.trains]
     trained += means_of(evaluate.config) if evaluate is not None else ()
     if model not in trained:
@@ -102,7 +99,7 @@ def _check_published(modules: Mapping[str, Module]) -> list[Problem]:
     scored = evaluate.config["models"] if evaluate is not None else []
     if evaluate is None or not scored or not isinstance(scored, list):
         return []
-    if model not in scored and model not in {one.name for name in scored if (one := named_module(name, modules))}:
+    if not scores(evaluate, model, modules):
         found = f"found {model!r}, and {evaluate.name} scores {' and '.join(scored)}"
         hint = f"add {model} to {evaluate.name}.models, or publish a model that is scored"
         return [publish.problem("model", found, hint=hint)]

@@ -134,6 +134,8 @@ class Publish:
     """The tag that marks what is published; unset, the run's name, or experiment-run where the branch has that name."""
     model: str = "sft"
     """The module whose export is published."""
+    evaluation: str | None = None
+    """The evaluate module whose scores the card reports and the gate asks; unset, the one that scores the model."""
     checkpoint: Chosen = field(default_factory=Chosen)
     """Which of its checkpoints, if not the last."""
     license: str = "apache-2.0"

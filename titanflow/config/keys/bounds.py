@@ -112,7 +112,7 @@ EVALUATE: Mapping[str, Mapping[str, float]] = {
 }
 
 PUBLISH: Mapping[str, Mapping[str, float]] = {"gate.resamples": RESAMPLES}
-"""Of confidence and resamples together, see :mod:`titanflow.config.checks.gate`."""
+"""Of confidence and resamples together, see :mod:`titanflow.config.checks.publishing.gate`."""
 
 
 def bounded(schema: Schema, bounds: Mapping[str, Mapping[str, float]]) -> Schema:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from titanflow.common.errors import Problem
-from titanflow.config.stages import module_of
+from titanflow.config.stages import modules_of
 from titanflow.runs.scores.best import PART, task_and_metric
 
 if TYPE_CHECKING:
@@ -17,13 +17,16 @@ EXPECTED = f"{PART}/task/metric, as {PART}/stdlib_kind/acc"
 
 
 def settle_best(modules: Mapping[str, Module]) -> list[Problem]:
-    """Adds the checkpoint that ``publish.checkpoint`` asks for to the evaluation's models, and publishes that model.
+    """Adds the checkpoints that publications ask for to the models of their evaluations, and publishes those models.
 
-    Its name is that of its training with ``.best`` behind it, which no module has. Returns mistakes.
+    The name of one is that of its training with ``.best`` behind it, which no module has. Returns mistakes.
     """
-    publish, evaluate = module_of("publish", modules), module_of("evaluate", modules)
-    by = publish.config["checkpoint"]["best"] if publish is not None else None
-    if publish is None or by is None:
+    return [problem for publish in modules_of("publish", modules) for problem in _settle(publish, modules)]
+
+
+def _settle(publish: Module, modules: Mapping[str, Module]) -> list[Problem]:
+    by, evaluate = publish.config["checkpoint"]["best"], modules.get(publish.config["evaluation"])
+    if by is None:
         return []
     if problems := _problems(publish, by, evaluate, modules):
         return problems
@@ -31,12 +34,18 @@ def settle_best(modules: Mapping[str, Module]) -> list[Problem]:
     if training is None or evaluate is None or not training.trains:
         # What the experiment doesn't train is refused as a model (titanflow.config.checks.family).
         return []
-    name = f"{training.name}.best"
+    name, recipe = f"{training.name}.best", {"best": {"of": training.name, "by": by}}
+    for other in modules_of("evaluate", modules):
+        if (before := other.config["means"].get(name, recipe)) != recipe:
+            found = f"found {by!r}, and another publication takes the best of {training.name} by {before['best']['by']}"
+            return [publish.problem(KEY, found, "one score for both: a training keeps one best checkpoint")]
+    publish.config["model"] = name
+    if name in evaluate.config["means"]:
+        return []
     evaluate.config["models"] = [*evaluate.config["models"], name]
-    evaluate.config["means"] = {**evaluate.config["means"], name: {"best": {"of": training.name, "by": by}}}
+    evaluate.config["means"] = {**evaluate.config["means"], name: recipe}
     origins = {"of": publish.origins.get("model", ""), "by": publish.origins.get(KEY, "")}
     evaluate.origins |= {f"means.{name}.best.{key}": origin for key, origin in origins.items()}
-    publish.config["model"] = name
     return []
 
 
@@ -51,7 +60,7 @@ def _problems(publish: Module, by: str, evaluate: Module | None, modules: Mappin
         return [publish.problem(KEY, f"found {by!r}, and nothing is evaluated", hint=hint)]
     if model in evaluate.config["means"]:
         known = " or ".join(one.name for one in modules.values() if one.trains)
-        return [publish.problem(KEY, f"{model} is a mean, which has one checkpoint", f"publish.model: {known}")]
+        return [publish.problem(KEY, f"{model} is a mean, which has one checkpoint", f"{publish.name}.model: {known}")]
     training = modules.get(model)
     if training is None or not training.trains:
         return []

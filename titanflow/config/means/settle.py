@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from titanflow.common.errors import Problem
 from titanflow.config.means.recipe import Mean, misshapen, named_stages
-from titanflow.config.stages import NAME_EXPECTED, TAKEN, alike, is_name, module_of, named_module
+from titanflow.config.stages import NAME_EXPECTED, TAKEN, alike, is_name, modules_of, named_module
 from titanflow.runs.contract import KIND_OF
 
 if TYPE_CHECKING:
@@ -15,14 +15,26 @@ if TYPE_CHECKING:
 
 
 def settle_means(modules: Mapping[str, Module]) -> list[Problem]:
-    """Puts the means among ``evaluate.models`` into ``evaluate.means``, and leaves their names; returns mistakes.
+    """Puts the means among the models of evaluations into their ``means``, and leaves the names; returns mistakes.
 
     The mistakes are those of the means that trainings start from, too.
     """
     trained = [one for one in modules.values() if one.trains and isinstance(one.config["base"], Mapping)]
     problems = [found for one in trained for found in _of(one, "base", one.config["base"], modules)]
-    module = module_of("evaluate", modules)
-    return problems + (_of_models(module, modules) if module is not None else [])
+    evaluations = modules_of("evaluate", modules)
+    problems += [found for one in evaluations for found in _of_models(one, modules)]
+    return problems or [found for place, one in enumerate(evaluations) for found in _others(one, evaluations[:place])]
+
+
+def _others(module: Module, earlier: Sequence[Module]) -> list[Problem]:
+    """The means of an evaluation that an earlier one describes otherwise: a mean has one folder in the run."""
+    means, expected = module.config["means"], "another name, or the same mean in both"
+    return [
+        module.problem(f"means.{name}", f"{other.name} has another mean of this name", expected)
+        for other in earlier
+        for name in means.keys() & other.config["means"].keys()
+        if means[name] != other.config["means"][name]
+    ]
 
 
 def _of_models(module: Module, modules: Mapping[str, Module]) -> list[Problem]:

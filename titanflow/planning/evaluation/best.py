@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 def wanted_scores(experiment: Experiment) -> dict[str, str]:
     """The score, ``dev/task/metric``, by which the best checkpoint of a training stays, by the training's name."""
-    scoring = experiment.scoring
-    return {mean.stages[0]: mean.by for mean in best_of(scoring.config).values()} if scoring is not None else {}
+    return {mean.stages[0]: mean.by for one in experiment.evaluations.values() for mean in best_of(one.config).values()}
 
 
 def check_best(experiment: Experiment, derived: Mapping[str, Module], stages: Sequence[StagePlan]) -> None:
@@ -44,11 +43,12 @@ def check_best(experiment: Experiment, derived: Mapping[str, Module], stages: Se
     Raises:
         ConfigError: with what was found and, where a person wrote it, its place.
     """
-    scoring, plans = experiment.scoring, {plan.stage: plan for plan in stages}
+    plans = {plan.stage: plan for plan in stages}
     problems: list[Problem] = []
-    for name, mean in best_of(scoring.config).items() if scoring is not None else ():
+    evaluations = experiment.evaluations.values()
+    for scoring, name, mean in ((one, *found) for one in evaluations for found in best_of(one.config).items()):
         during = derived.get(f"{mean.stages[0]}.{DURING_FOLDER}")
-        if scoring is None or during is None:
+        if during is None:
             continue
         refuse = _Refusal(experiment, scoring, name)
         asked = asked_by(during.config, during.name, during.origins)
@@ -73,8 +73,8 @@ class _Refusal:
     """Makes a problem with the score, where it was written."""
 
     def __init__(self, experiment: Experiment, scoring: Module, name: str) -> None:
-        publish = experiment.of_kind("publish")
-        self._key = f"{publish.name}.checkpoint.best" if publish is not None else KEY
+        publishing = [one.name for one in experiment.of_kind("publish") if one.config["model"] == name]
+        self._key = f"{publishing[0]}.checkpoint.best" if publishing else KEY
         self._origin = scoring.origins.get(f"means.{name}.best.by", "")
 
     def __call__(self, found: str, expected: str = "", hint: str = "") -> Problem:

@@ -22,15 +22,14 @@ OWN = ("tasks", "limit")
 
 
 def during_modules(experiment: Experiment) -> Iterator[Module]:
-    """For each training that is scored on the way a module like the evaluate module, called ``<name>.during``.
+    """For each training that is scored on the way a module like its evaluate module, called ``<name>.during``.
 
     Raises:
         ConfigError: its settings contradict each other, or its source holds no dev part out.
     """
-    evaluate = experiment.scoring
     for module in experiment.modules.values():
-        if evaluate is not None and module.trains and module.config["during"]["every"] is not None:
-            yield _derived(module, evaluate)
+        if module.trains and module.config["during"]["every"] is not None:
+            yield _derived(module, experiment.evaluations[module.config["during"]["evaluation"]])
 
 
 def _derived(module: Module, evaluate: Module) -> Module:

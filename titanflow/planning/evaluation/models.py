@@ -80,7 +80,7 @@ def check_publishable(module: Module, publish: Module) -> None:
     """Refuses scores that :func:`unpublishable` would refuse once they are computed, and secrets on the card."""
     config, problems = module.config, evaluation_secrets(module)
     part = (config.get("data") or {}).get("part") or ""
-    problem = unpublishable(config.get("limit"), config.get("backend", "hf"), part, module.origins)
+    problem = unpublishable(module.name, config.get("limit"), config.get("backend", "hf"), part, module.origins)
     if problem is not None and not publish.config.get("dry_run"):
         problems.append(problem)
     if problems:

@@ -1,4 +1,4 @@
-"""The request for an evaluation's rehearsal, which tries the tasks before anything is trained.
+"""The request for a rehearsal of evaluations, which tries their tasks before anything is trained.
 
 The plan knows a task's files, but not what lm-eval makes of them. So a process asks each task a few of its items with
 made-up answers. If items in the training data would end the evaluation, it looks for them, too.
@@ -18,9 +18,12 @@ MODULE = "titan.evaluate.rehearse"
 
 
 class Rehearsal(Strict):
-    """An ``evaluate`` stage that is still to come, and the training stages, begun or not."""
+    """The evaluations that are still to come, and the training stages, begun or not.
 
-    evaluate: StageRun
+    ``evaluations`` has stages by their names, and the scores beside a training as ``pretrain.during``.
+    """
+
+    evaluations: dict[str, StageRun]
     trained: list[StageRun]
 
     def write(self, folder: Path) -> Path:
@@ -30,9 +33,13 @@ class Rehearsal(Strict):
         return path
 
     def is_done(self, folder: Path) -> bool:
-        """Whether a rehearsal of the same evaluation finished in that folder."""
+        """Whether a rehearsal of the same evaluations, and maybe of others, finished in that folder."""
         try:
             before = Rehearsal.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        return (folder / RESULT_FILE).is_file() and before.evaluate.fingerprint == self.evaluate.fingerprint
+        asked, tried = self._fingerprints(), before._fingerprints()
+        return (folder / RESULT_FILE).is_file() and asked.items() <= tried.items()
+
+    def _fingerprints(self) -> dict[str, str]:
+        return {name: run.fingerprint for name, run in self.evaluations.items()}

@@ -11,7 +11,7 @@ from titanflow.common.files import expanded
 from titanflow.config.division import sources
 from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.config.module import Module
-from titanflow.config.stages import model_module, module_of
+from titanflow.config.stages import model_module, modules_of
 from titanflow.data.fingerprints import data_files as files_read
 from titanflow.data.held_out.eval_items import ITEMS_FILE, item_names, named_files
 from titanflow.data.stdlib import evals
@@ -32,22 +32,32 @@ if TYPE_CHECKING:
 
 
 def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> list[str]:
-    """Refuses an evaluation that lm-eval would refuse after the training; returns warnings.
+    """Refuses evaluations that lm-eval would refuse after the training; returns warnings.
 
     Raises:
         ConfigError: a task that nothing knows, a file of a task that can't be used, or items that aren't there.
     """
-    module = module_of("evaluate", modules)
     runs = {plan.stage: plan.run for plan in plans if plan.kind != "evaluate" or plan.state != "CACHED"}
-    if module is None or (run := runs.get(module.name)) is None:
-        return []
-    asked = asked_by(run.config, module.name, module.origins)
-    problems = [*_evaluation_problems(module, run, asked), *_trained_on(modules, asked)]
-    if not problems and (publish := module_of("publish", modules)) and publish.config["own_tasks"]:
-        problems += task_secrets(asked)
-    if problems := [*problems, *template_problems(module, run, asked, runs)]:
+    problems: list[Problem] = []
+    warnings: list[str] = []
+    for module in modules_of("evaluate", modules):
+        if (run := runs.get(module.name)) is None:
+            continue
+        asked = asked_by(run.config, module.name, module.origins)
+        found = [*_evaluation_problems(module, run, asked), *_trained_on(modules, asked)]
+        if not found and _is_published(module, modules):
+            found += task_secrets(asked)
+        problems += [*found, *template_problems(module, run, asked, runs)]
+        warnings += [] if problems else _warnings(module, modules, run, asked)
+    if problems:
         raise ConfigError(problems)
-    return _warnings(module, modules, run, asked)
+    return warnings
+
+
+def _is_published(evaluate: Module, modules: Mapping[str, Module]) -> bool:
+    """Whether a publication has the files of an evaluation's own tasks."""
+    found = (one.config for one in modules_of("publish", modules) if one.config["evaluation"] == evaluate.name)
+    return any(one["own_tasks"] for one in found)
 
 
 def check_during(scored: Iterable[tuple[Module, StageRun]], modules: Mapping[str, Module]) -> None:

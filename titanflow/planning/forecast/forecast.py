@@ -33,7 +33,8 @@ class Forecast:
     and export; ``source`` says where they are from. ``cost`` is in the currency of ``price_per_hour``, for all
     ``devices`` from start to end; ``device`` is the name of one. ``whole_parameters`` are those of
     ``trained_parameters`` that are in no adapter: LoRA's ``modules_to_save``. ``memory`` is one rank's while it trains,
-    ``export`` the bytes of the one that exports the model, of its machine's memory.
+    ``export`` the bytes of the one that exports the model, of its machine's memory. ``disk`` are the bytes that the
+    stage has yet to write (:mod:`titanflow.planning.forecast.disk`).
     """
 
     like: str
@@ -53,6 +54,7 @@ class Forecast:
     whole_parameters: int = 0
     seconds_per_step: float | None = None
     export: int | None = None
+    disk: int | None = None
 
     @property
     def is_measured(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from titanflow.planning.cluster.asked_memory import asked_bytes, memory_problem
 from titanflow.planning.cluster.time_limit import time_problem
 from titanflow.planning.forecast import device as devices
 from titanflow.planning.forecast.device import DeviceSpec
+from titanflow.planning.forecast.disk import disk_of, disk_warning
 from titanflow.planning.forecast.fit import does_not_fit, may_not_fit
 from titanflow.planning.forecast.forecast import forecast_stage, stage_module
 from titanflow.planning.forecast.history import History
@@ -33,7 +35,7 @@ def add_forecasts(stages: Iterable[StagePlan], experiment: Experiment, workspace
     A stage that can't fit is refused. With ``runs_here`` False, or in a pool of its own, it only gives a warning, since
     it may run on another device.
     """
-    history = History(workspace)
+    history, stages = History(workspace), list(stages)
     refused: list[Problem] = []
     elsewhere: list[Problem] = []
     doubtful: list[Problem] = []
@@ -42,6 +44,7 @@ def add_forecasts(stages: Iterable[StagePlan], experiment: Experiment, workspace
             continue
         device = device_of(plan.run.config.get("launcher") or {})
         plan.forecast = forecast = forecast_stage(plan.run, _steps_done(plan), experiment, device, history)
+        plan.forecast = forecast = dataclasses.replace(forecast, disk=disk_of(plan, experiment.modules))
         module = stage_module(plan.run, experiment)
         if module is None or not module.trains:
             continue
@@ -58,6 +61,8 @@ def add_forecasts(stages: Iterable[StagePlan], experiment: Experiment, workspace
             experiment.warnings.append(warning)
     if refused:
         raise ConfigError(refused)
+    if warning := disk_warning(stages, workspace):
+        experiment.warnings.append(warning)
     experiment.warnings += [str(doubt) for doubt in told_once(doubtful)]
     experiment.warnings += [f"on this machine a run would be refused: {problem}" for problem in told_once(elsewhere)]
 

@@ -74,6 +74,8 @@ def total_line(forecasts: Iterable[Forecast]) -> str:
     parts = [f"~{duration(sum(one.seconds or 0.0 for one in known))} in all"]
     costs = [one.cost for one in known if one.cost is not None]
     parts += [f"cost ~{price(sum(costs))}"] if costs else []
+    disk = sum(one.disk or 0 for one in found)
+    parts += [f"up to {size(disk)} of disk"] if disk else []
     missing = len(found) - len(known)
     parts += [f"without {missing} {'stage' if missing == 1 else 'stages'} never measured"] if missing else []
     return f"{', '.join(parts)} ({'; '.join(dict.fromkeys(one.source for one in known))})"

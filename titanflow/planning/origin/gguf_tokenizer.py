@@ -7,20 +7,20 @@ import json
 from titanflow.architectures.base import TOKENIZER_FILE
 from titanflow.common.errors import Problem
 from titanflow.config.experiment import Experiment
-from titanflow.config.stages import published_module
+from titanflow.config.module import Module
+from titanflow.config.stages import model_module
 from titanflow.data.tokenizer.llama_cpp import WORDS, inexpressible
 from titanflow.planning.origin.tokenizer_plan import TokenizerPlans
 
 EXPECTED = f"a byte-level BPE that splits text into words as {', '.join(WORDS.values())} does"
-HINT = "leave publish.gguf out; a tokenizer that is trained here always fits"
+HINT = "leave gguf out; a tokenizer that is trained here always fits"
 
 
-def gguf_tokenizer_problems(experiment: Experiment, tokenizers: TokenizerPlans) -> list[Problem]:
+def gguf_tokenizer_problems(publish: Module, experiment: Experiment, tokenizers: TokenizerPlans) -> list[Problem]:
     """What llama.cpp can't do as the published model's tokenizer does; empty for one that isn't here yet."""
-    publish = experiment.of_kind("publish")
-    if publish is None or not publish.config["gguf"]:
+    if not publish.config["gguf"]:
         return []
-    trained = published_module(experiment.modules)
+    trained = model_module(publish.config["model"], experiment.modules)
     folder = tokenizers.template_source(trained) if trained is not None else None
     path = folder / TOKENIZER_FILE if folder is not None else None
     if path is None or not path.is_file():

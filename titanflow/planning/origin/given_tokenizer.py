@@ -107,7 +107,6 @@ def _later_readers(module: Module, experiment: Experiment) -> Iterator[str]:
     for other in experiment.modules.values():
         if other.base is not None and other.base.folder is None and other.base.stage == module.name:
             yield from filter(None, [reader_of(other, experiment)])
-    for kind in EXPORTED:
-        user = experiment.of_kind(kind)
-        if user is not None and module.name in loaded_exports(user, experiment.modules):
+    for user in (one for kind in EXPORTED for one in experiment.of_kind(kind)):
+        if module.name in loaded_exports(user, experiment.modules):
             yield f"{user.name} reads the export of {module.name}, which holds a tokenizer"

@@ -136,4 +136,4 @@ def _is_unicode(text: str) -> bool:
 
 
 def _problem(run: StageRun, key: str, message: str, expected: str, hint: str = "") -> Problem:
-    return Problem(message, f"publish.{key}", run.origins.get(key, ""), expected, hint)
+    return Problem(message, f"{run.stage}.{key}", run.origins.get(key, ""), expected, hint)

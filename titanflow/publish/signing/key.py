@@ -56,7 +56,7 @@ def key_problems(settings: Publish, run: StageRun) -> list[Problem]:
         read_sign_key(settings)
     except UnusableKeyError as error:
         origin = run.origins.get("sign_key", "")
-        return [Problem(f"found {error}", "publish.sign_key", origin, PRIVATE_EXPECTED, error.hint)]
+        return [Problem(f"found {error}", f"{run.stage}.sign_key", origin, PRIVATE_EXPECTED, error.hint)]
     return []
 
 

@@ -53,15 +53,13 @@ def _check_tokenizer(module: Module) -> list[Problem]:
     return [module.problem("during.every", message, hint="leave it out")]
 
 
-def check_scored_modules(modules: Iterable[Module], scoring: Module | None) -> list[Problem]:
-    """Scores beside a training that no evaluate module, ``scoring``, says how to make."""
-    if scoring is not None:
-        return []
+def check_scored_modules(modules: Iterable[Module]) -> list[Problem]:
+    """Scores beside a training that no evaluate module says how to make."""
     hint = "the evaluate module says how its tasks are asked: which items, templates and batches"
     return [
         module.problem("during.every", "the experiment has no evaluate module", "modules: {evaluate: …}", hint)
         for module in modules
-        if module.trains and module.config["during"]["every"] is not None
+        if module.trains and module.config["during"]["every"] is not None and not module.config["during"]["evaluation"]
     ]
 
 

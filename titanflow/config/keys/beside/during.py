@@ -10,7 +10,7 @@ from typing import Literal
 class During:
     """Scores of a training's checkpoints while it trains.
 
-    The evaluate module says how its tasks are asked; of a source with held-out rows the dev part is asked.
+    An evaluate module says how its tasks are asked; of a source with held-out rows the dev part is asked.
     """
 
     every: int | None = None
@@ -18,6 +18,8 @@ class During:
     Unset, nothing is scored before the evaluate stage."""
     tasks: list[str] = field(default_factory=list)
     """Tasks, groups or suites to score; unset, those of the evaluate module."""
+    evaluation: str | None = None
+    """The evaluate module that says how the tasks are asked; unset, the only one, or the one that scores this stage."""
     limit: float | None = None
     """Items a task (a share of them below 1), the first ones; unset, all."""
     device: Literal["auto", "cpu", "shared"] = "auto"

@@ -7,18 +7,21 @@ from collections.abc import Mapping
 from titanflow.architectures.families.registry import FAMILIES, family_of
 from titanflow.common.errors import Problem
 from titanflow.config.module import Module
-from titanflow.config.stages import module_of, published_module
+from titanflow.config.stages import model_module, modules_of
 
 
 def check_gguf(modules: Mapping[str, Module]) -> list[Problem]:
-    """Mistakes in the publish module's ``gguf``."""
-    publish = module_of("publish", modules)
-    formats = publish.config["gguf"] if publish is not None else []
-    if publish is None or not formats:
+    """Mistakes in ``gguf`` of the publish modules."""
+    return [problem for publish in modules_of("publish", modules) for problem in _check(publish, modules)]
+
+
+def _check(publish: Module, modules: Mapping[str, Module]) -> list[Problem]:
+    formats = publish.config["gguf"]
+    if not formats:
         return []
     if len(set(formats)) < len(formats):
         return [publish.problem("gguf", f"found {', '.join(formats)}", "each format once")]
-    trained = published_module(modules)
+    trained = model_module(publish.config["model"], modules)
     if trained is None:
         return []
     family = trained.config["model"]["name"]
@@ -28,4 +31,4 @@ def check_gguf(modules: Mapping[str, Module]) -> list[Problem]:
         return []
     known = [name for name, one in FAMILIES.items() if one.llama_cpp]
     message = f"found {', '.join(formats)}, and no GGUF file was proved of the model family {family}"
-    return [publish.problem("gguf", message, f"a model of {', '.join(known)}", "leave publish.gguf out")]
+    return [publish.problem("gguf", message, f"a model of {', '.join(known)}", f"leave {publish.name}.gguf out")]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from titanflow.common.errors import Problem, did_you_mean
 from titanflow.config.module import Module
-from titanflow.config.stages import module_of
+from titanflow.config.stages import modules_of
 from titanflow.evals.asked_tasks import asked_by, has_metric, known_metrics
 
 LEAST_RESAMPLES = 100
@@ -19,11 +19,12 @@ EACH_TAIL = 5
 
 
 def check_gate(modules: Mapping[str, Module]) -> list[Problem]:
-    """Mistakes in the publish module's gate."""
-    publish, evaluate = module_of("publish", modules), module_of("evaluate", modules)
-    if publish is None:
-        return []
-    gate = publish.config["gate"]
+    """Mistakes in the gates of the publish modules."""
+    return [problem for publish in modules_of("publish", modules) for problem in _check(publish, modules)]
+
+
+def _check(publish: Module, modules: Mapping[str, Module]) -> list[Problem]:
+    gate, evaluate = publish.config["gate"], modules.get(publish.config["evaluation"])
     problems = _check_numbers(publish)
     if not gate["thresholds"] and not gate["better_than_last"]:
         return problems
@@ -32,7 +33,7 @@ def check_gate(modules: Mapping[str, Module]) -> list[Problem]:
         hint = "add an evaluate module, or leave the gate out"
         return [*problems, publish.problem(f"gate.{key}", "found a gate, and nothing is evaluated", hint=hint)]
     if gate["better_than_last"] and not evaluate.config["log_samples"]:
-        message = "found false, and publish.gate.better_than_last compares the samples"
+        message = f"found false, and {publish.name}.gate.better_than_last compares the samples"
         problems.append(evaluate.problem("log_samples", message, expected="true"))
     if gate["better_than_last"] and publish.config["target"] == "folder" and not publish.config["folder"]:
         message = "found none: a run's own folder never holds an earlier model to compare with"
