@@ -38,7 +38,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         coefficients = (DEFAULT_A, DEFAULT_B, DEFAULT_C)
         super().__init__(matrices, {**settings, "ns_coefficients": coefficients, "eps": EPS})
         # The rate of AdamW comes first: it is `optimizer.lr`, which is logged.
-        self.param_groups = [*adamw.param_groups, *self.param_groups]
+        self.param_groups[:0] = adamw.param_groups
         self._share()
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from titanflow.architectures.blocks import EMBEDDINGS, Args, Shapes
 from titanflow.architectures.families.registry import FAMILIES, PARAMETER_GROUPS
 from titanflow.config.checks.training.muon import ADAPTER, trained_weights
 from titanflow.config.keys.training import Lora
-from titanflow.planning.forecast.matrices import Matrices
+from titanflow.planning.forecast.matrices import NO_MATRICES, Matrices
 
 FORWARD_AND_BACKWARD = 6
 
@@ -33,7 +33,7 @@ class Counts:
     trained: int
     flops_per_token: int
     whole: int = 0
-    matrices: Matrices = Matrices()
+    matrices: Matrices = NO_MATRICES
 
 
 def count(family: str, args: Args, shapes: Shapes, seq_len: int, lora: Lora) -> Counts:

@@ -34,9 +34,9 @@ class Forecast:
     ``tokens`` and ``flops`` are those that are left to train, at ``tokens_per_second``. ``seconds`` include start-up
     and export; ``source`` says where they are from. ``cost`` is in the currency of ``price_per_hour``, for all
     ``devices`` from start to end; ``device`` is the name of one. ``whole_parameters`` are those of
-    ``trained_parameters`` that are in no adapter: LoRA's ``modules_to_save``; ``muon`` are the matrices that Muon steps,
-    where AdamW steps all else. ``memory`` is one rank's while it trains,
-    ``export`` the bytes of the one that exports the model, of its machine's memory.
+    ``trained_parameters`` that are in no adapter: LoRA's ``modules_to_save``; ``muon`` are the matrices that Muon
+    steps, while AdamW steps all else. ``memory`` is one rank's while it trains, ``export`` the bytes of the one that
+    exports the model, of its machine's memory.
     """
 
     like: str

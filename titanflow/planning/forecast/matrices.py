@@ -36,6 +36,9 @@ class Matrices:
         )
 
 
+NO_MATRICES = Matrices()
+
+
 def _newton_schulz(shape: tuple[int, ...]) -> int:
     """Three products: the matrix with itself (m×m of m×n), that with itself, and the result with the matrix."""
     *experts, rows, columns = shape

@@ -1,9 +1,9 @@
 """Memory of a training rank: what it always holds, and the most that a step adds.
 
-Weights, gradients and AdamW's two moments (of Muon's matrices one) are counted exactly, in torchtitan's types, and divided by the degrees of
-parallelism (ZeRO, arXiv:1910.02054). Activations are counted as in Korthikanti et al. (arXiv:2205.05198, section 4):
-each tensor that the backward pass reads, here of a block with RMSNorm, SwiGLU and an attention that keeps no scores.
-Tensor parallelism brings sequence parallelism, which divides all of them.
+Weights, gradients and AdamW's two moments (of Muon's matrices one) are counted exactly, in torchtitan's types, and
+divided by the degrees of parallelism (ZeRO, arXiv:1910.02054). Activations are counted as in Korthikanti et al.
+(arXiv:2205.05198, section 4): each tensor that the backward pass reads, here of a block with RMSNorm, SwiGLU and an
+attention that keeps no scores. Tensor parallelism brings sequence parallelism, which divides all of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from titanflow.architectures.families.registry import FAMILIES
 from titanflow.config.keys.optimizer import MUON
 from titanflow.planning.forecast.flops import Counts
 from titanflow.planning.forecast.layout import BYTES, Layout
-from titanflow.planning.forecast.matrices import Matrices
+from titanflow.planning.forecast.matrices import NO_MATRICES
 
 MOMENTS = 2
 """Numbers that Adam and AdamW keep beside each trained weight; Muon keeps one."""
@@ -77,7 +77,7 @@ def memory(config: Mapping[str, Any], family: str, args: Args, shapes: Shapes, c
     layout = Layout.of(config)
     trained = counts.trained // layout.states * layout.weight_bytes
     weights = counts.parameters // layout.states * layout.weight_bytes
-    matrices = counts.matrices if config["optimizer"]["name"] == MUON else Matrices()
+    matrices = counts.matrices if config["optimizer"]["name"] == MUON else NO_MATRICES
     by_muon = matrices.parameters // layout.states * layout.weight_bytes
     optimizer = MOMENTS * trained - by_muon
     steps_in_one_go = config["optimizer"]["implementation"] == "foreach"
