@@ -6,6 +6,7 @@ from titanflow.architectures.blocks import EMBEDDINGS, Shapes
 from titanflow.architectures.weights import is_hidden_matrix, model_weights, named_modules
 from titanflow.common.errors import Problem
 from titanflow.config.checks.lora import find_modules
+from titanflow.config.checks.model import argument_faults
 from titanflow.config.keys.optimizer import MUON
 from titanflow.config.keys.training import Lora
 from titanflow.config.module import Module
@@ -28,9 +29,11 @@ def trained_weights(shapes: Shapes, lora: Lora, tied: bool) -> Shapes:
 
 
 def check_muon(module: Module) -> list[Problem]:
-    config = module.config
-    shapes = model_weights(config["model"]["name"], module.model_args)
-    if config["optimizer"]["name"] != MUON or shapes is None:
+    config, family = module.config, module.config["model"]["name"]
+    if config["optimizer"]["name"] != MUON or argument_faults(family, module.model_args):
+        return []
+    shapes = model_weights(family, module.model_args)
+    if shapes is None:
         return []
     trained = trained_weights(shapes, Lora.of(config), bool(module.model_args.get("enable_weight_tying")))
     if any(is_hidden_matrix(name, shape) for name, shape in trained.items()):
