@@ -1,7 +1,6 @@
 """The keys of the optimizer beside torchtitan's own; the string below a field is its documentation."""
 
-from __future__ import annotations
-
+# Types are no strings here: torchtitan merges the fields into a class of its own, whose module has no Literal.
 from dataclasses import dataclass, field
 from typing import Literal
 
