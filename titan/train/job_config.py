@@ -19,7 +19,7 @@ from titanflow.architectures.families.registry import PARAMETER_GROUPS, packing_
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.batch import data_parallel_share, local_share, unshared
 from titanflow.config.checks.lora import other_problems
-from titanflow.config.checks.refused import rate_problems, refused_values
+from titanflow.config.checks.refused import optimizer_problems, refused_values
 from titanflow.config.keys.training import TRAINING_SECTIONS
 from titanflow.config.mixture import packs_rows
 from titanflow.runs.contract import StageRun
@@ -64,7 +64,8 @@ def apply_stage_defaults(config: TitanJobConfig, run: StageRun, base: BaseArchit
     from titan.models.documents import DOCUMENT_ATTENTION
 
     groups = PARAMETER_GROUPS.get(base.model_name if base else config.model.name, {})
-    problems = [*refused_values(asdict(config)), *rate_problems(vars(config.optimizer), groups)]
+    values = asdict(config)
+    problems = [*refused_values(values), *optimizer_problems(values, groups)]
     if config.launcher.device == "cuda" and utils.device_type == "cpu":
         expected = "auto or cpu, or a machine with a GPU"
         problems.append(Problem("found 'cuda', and torch finds no GPU here", "launcher.device", expected=expected))

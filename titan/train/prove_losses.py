@@ -20,6 +20,7 @@ from titanflow.architectures.base import begins_with
 from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.architectures.huggingface import check_weights_there, is_hugging_face
 from titanflow.common.errors import ConfigError, DataError, Problem, TitanflowError
+from titanflow.config.keys.optimizer import MUON
 from titanflow.config.mixture import packs_rows
 from titanflow.files.yaml_source import flatten
 from titanflow.runs.contract import METRICS_FILE, RESULT_FILE, StageRun
@@ -88,6 +89,9 @@ def _problems(run: StageRun, result: TrainResult) -> list[Problem]:
     if run.kind == "prefer":
         found = "a preference's loss is that of pairs, which transformers' model doesn't compute"
         problems.append(Problem(found, "data.kind", expected="text or chat"))
+    if config.get("optimizer.name") == MUON:
+        found = "Muon rounds each step to bfloat16, and transformers' weights lie in other rows"
+        problems.append(Problem(found, "optimizer.name", expected="AdamW or Adam"))
     if packs_rows(run.config.get("data") or {}):
         problems.append(
             Problem("transformers' attention sees across a row's documents", "data.packing", expected="null")

@@ -20,7 +20,7 @@ from titan.tracking.metrics import metrics_builder
 from titan.train.data_parallel import equal_to_one_process, with_summed_gradients
 from titan.train.dataloader import MockRows, PreparedDataLoader, Rows
 from titan.train.local_rows import nearest
-from titan.train.optimizer import with_parameter_groups
+from titan.train.optimizer.groups import with_parameter_groups
 from titan.train.prefer.pair_loss import build_pair_loss
 from titan.train.prefer.validate import PairValidator
 from titan.train.streaming import WithinDocuments, streamed
@@ -54,7 +54,7 @@ def stage_train_spec(spec: TrainSpec, run: StageRun, job_config: JobConfig, over
         build_dataloader_fn=_dataloader_builder(spec, run, vocab_size),
         build_validator_fn=_validator_builder(spec, run, vocab_size),
         build_metrics_processor_fn=metrics_builder(run),
-        build_optimizers_fn=with_parameter_groups(spec.build_optimizers_fn, job_config.optimizer.group_lr, groups),
+        build_optimizers_fn=with_parameter_groups(spec.build_optimizers_fn, job_config.optimizer, groups),
         build_loss_fn=with_summed_gradients(build_pair_loss if run.kind == "prefer" else spec.build_loss_fn),
         parallelize_fn=equal_to_one_process(spec.parallelize_fn),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from titanflow.architectures.blocks import EMBEDDINGS, HEAD, Args, Shapes
@@ -50,6 +50,16 @@ def linear_layers(shapes: Shapes) -> list[str]:
         for name, shape in shapes.items()
         if name.endswith(".weight") and len(shape) == 2 and name != f"{EMBEDDINGS}.weight"
     ]
+
+
+def is_hidden_matrix(name: str, shape: Sequence[int]) -> bool:
+    """Whether a weight is a matrix of a layer, or one for each expert: Muon steps these and no others.
+
+    Embeddings and the output head lie outside the layers. A single row or column is a vector.
+    """
+    if not name.startswith("layers.") or "bias" in name.rpartition(".")[2]:
+        return False
+    return len(shape) in (2, 3) and min(shape[-2:]) > 1
 
 
 def without_layer(name: str) -> str:

@@ -10,8 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from titanflow.config.keys.kubernetes import Kubernetes
-from titanflow.config.keys.launcher import Launcher
+from titanflow.config.keys.launcher import Kubernetes, Launcher
 from titanflow.planning.launch import MODULES, by_hand, command, environment
 from titanflow.runs import torchrun
 from titanflow.runs.contract import StageRun

@@ -15,7 +15,8 @@ from titanflow.config.checks.model import warn_of_padding, warn_of_schedule
 from titanflow.config.checks.named_values import check_named_values
 from titanflow.config.checks.processes.launcher import check_launcher
 from titanflow.config.checks.processes.parallelism import check_processes, is_sharded
-from titanflow.config.checks.refused import rate_problems, refused_values
+from titanflow.config.checks.refused import optimizer_problems, refused_values
+from titanflow.config.keys.optimizer import MUON
 from titanflow.config.keys.repositories import idle_revisions
 from titanflow.config.keys.training import names_rows
 from titanflow.config.mixture import packs_rows, row_kinds
@@ -76,6 +77,9 @@ def overruled(module: Module) -> list[str]:
     if module.base is not None:
         initial = ("checkpoint.initial_load_path", "checkpoint.initial_load_in_hf")
         reasons |= dict.fromkeys(initial, f"{module.name} starts from its base's weights")
+    if module.config["optimizer"]["name"] != MUON:
+        idle_keys = [f"optimizer.{key}" for key in module.config["optimizer"] if key.startswith("muon_")]
+        reasons |= dict.fromkeys(idle_keys, f"optimizer.name is {module.config['optimizer']['name']}, not {MUON}")
     if module.kind != "prefer":
         idle_keys = [f"prefer.{key}" for key in module.config["prefer"]]
         reasons |= dict.fromkeys(idle_keys, "a stage of the kind prefer reads it")
@@ -232,9 +236,9 @@ def _check_packing(module: Module) -> list[Problem]:
 
 
 def _check_routing(module: Module) -> list[Problem]:
-    """For routed layers: parallelism that would cut a row, and learning rates of groups that the family lacks."""
+    """Parallelism that would cut a routed layer's row, and what the optimizer can't do with this model."""
     config, groups = module.config, PARAMETER_GROUPS.get(module.config["model"]["name"], {})
-    problems = module.placed(rate_problems(config["optimizer"], groups))
+    problems = module.placed(optimizer_problems(config, groups))
     if groups:
         degrees = {f"parallelism.{key}": value for key, value in config["parallelism"].items()}
         refusals = routed_refusals(degrees, module.model_args.get("attn_type", "sdpa"))

@@ -13,6 +13,7 @@ from titanflow.architectures.custom_code import custom_import
 from titanflow.common.errors import Problem, did_you_mean
 from titanflow.common.files import expanded
 from titanflow.config.files.tree import is_file
+from titanflow.config.keys.optimizer import MUON
 from titanflow.config.module import Module
 
 OPTIMIZERS = ("Adam", "AdamW")
@@ -39,7 +40,7 @@ def check_named_values(module: Module) -> list[Problem]:
     problems: list[Problem] = []
     # The user's own code may bring an optimizer, or register a converter.
     if not custom_import(config):
-        problems += _unknown(module, "optimizer.name", [config["optimizer"]["name"]], OPTIMIZERS)
+        problems += _unknown(module, "optimizer.name", [config["optimizer"]["name"]], (*OPTIMIZERS, MUON))
         problems += _unknown(module, "model.converters", config["model"]["converters"], CONVERTERS)
     problems += _compiled(module)
     schedule, csv = (config["parallelism"][f"pipeline_parallel_schedule{end}"] for end in ("", "_csv"))

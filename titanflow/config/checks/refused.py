@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 from titanflow.common.errors import Problem
+from titanflow.config.keys.optimizer import MUON
 from titanflow.runs.checkpoints import CHECKPOINTS, TRAINING_STATE, exclusion_refusal
 from titanflow.runs.contract import EXPORT_FOLDER, METRICS_FILE, RESULT_FILE, RUN_FILE
 from titanflow.runs.errors import ERROR_FILE
@@ -84,11 +85,17 @@ def _steps_of_a_profile(profiling: Mapping[str, Any]) -> int:
     return int(profiling["profiler_warmup"] + profiling["profiler_active"])
 
 
-def rate_problems(optimizer: Mapping[str, Any], groups: Iterable[str]) -> list[Problem]:
-    """Learning rates of parameter groups that the model's family lacks, or that the optimizer can't keep apart."""
+def optimizer_problems(config: Mapping[str, Any], groups: Iterable[str]) -> list[Problem]:
+    """Learning rates of parameter groups that the model's family lacks, and what groups or Muon can't be used with."""
+    optimizer = config["optimizer"]
     rates, expected = optimizer["group_lr"], " or ".join(groups) or "nothing: this model family has one group"
     unknown = [f"optimizer.group_lr.{name}" for name in rates if name not in groups]
     problems = [Problem("unknown group", key, expected=expected) for key in unknown]
-    if rates and optimizer["early_step_in_backward"]:
-        problems.append(Problem("found true, with optimizer.group_lr", "optimizer.early_step_in_backward"))
+    is_muon = optimizer["name"] == MUON
+    if optimizer["early_step_in_backward"] and (rates or is_muon):
+        beside = "optimizer.group_lr" if rates else f"optimizer.name: {MUON}"
+        problems.append(Problem(f"found true, with {beside}", "optimizer.early_step_in_backward", expected="false"))
+    if is_muon and config["training"]["enable_cpu_offload"]:
+        found = "found true, with optimizer.name: Muon, whose matrix products would run on the CPU"
+        problems.append(Problem(found, "training.enable_cpu_offload", expected="false, or AdamW"))
     return problems

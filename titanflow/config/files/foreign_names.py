@@ -66,7 +66,12 @@ FOREIGN = (
     Foreign("max_position_embeddings", "model.max_seq_len"),
     # The optimizer and its schedule.
     Foreign("learning_rate max_lr base_lr", "optimizer.lr"),
-    Foreign("optim optimizer_type", "optimizer.name", "Adam or AdamW"),
+    Foreign("optim optimizer_type", "optimizer.name", "Adam, AdamW or Muon"),
+    Foreign("muon use_muon", "optimizer.name", "Muon"),
+    Foreign("muon_matched_adamw_rms muon_scale_mode", "optimizer.muon_adjust_lr_fn", "match_rms_adamw or original"),
+    Foreign("muon_num_ns_steps", "optimizer.muon_ns_steps"),
+    Foreign("muon_use_nesterov", "optimizer.muon_nesterov"),
+    Foreign("muon_beta", "optimizer.muon_momentum"),
     Foreign("adam_beta1", "optimizer.beta1"),
     Foreign("adam_beta2", "optimizer.beta2"),
     Foreign("adam_epsilon adam_eps", "optimizer.eps"),

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from titanflow.config.keys.beside.during import During
 from titanflow.config.keys.beside.samples import Samples
 from titanflow.config.keys.launcher import Launcher
+from titanflow.config.keys.optimizer import OptimizerAdditions
 
 Document = Literal["file", "paragraph", "line"]
 Part = Literal["train", "dev", "test"]
@@ -276,15 +277,6 @@ class CheckpointAdditions:
     initial_load_revision: str | None = None
     """The revision of `initial_load_path` on the Hub, which it may name (owner/name) with `initial_load_in_hf`: a
     branch, a tag or a commit."""
-
-
-@dataclass
-class OptimizerAdditions:
-    """This project's keys inside torchtitan's own ``optimizer`` section."""
-
-    group_lr: dict[str, float] = field(default_factory=dict)
-    """Learning rates of a routed model's groups of parameters, {router: 1e-2, prior: 1e-3}; all else has `lr`. The
-    schedule and the other settings are the same for all."""
 
 
 @dataclass

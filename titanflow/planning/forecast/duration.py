@@ -44,9 +44,11 @@ def measured_duration(found: Measured, steps: int, tokens: int) -> Duration:
     )
 
 
-def estimated(counts: Counts, tokens: int, layout: Layout, device: DeviceSpec) -> Duration | None:
-    """The time by a device's speed; None if the speed isn't known."""
-    work = counts.flops_per_token * tokens
+def estimated(counts: Counts, tokens: int, layout: Layout, device: DeviceSpec, ns_steps: int = 0) -> Duration | None:
+    """The time by a device's speed; None if the speed isn't known. ``ns_steps`` are Muon's, 0 for another optimizer."""
+    per_step = counts.flops_per_token * layout.tokens_per_step + ns_steps * counts.matrices.flops * layout.repeats
+    per_token = per_step / layout.tokens_per_step
+    work = per_token * tokens
     if device.kind == "cpu":
         # Ranks on a CPU share its cores.
         speed, source = CORE_FLOPS * max(1, device.cores), "rough: no such stage was measured"
@@ -54,5 +56,5 @@ def estimated(counts: Counts, tokens: int, layout: Layout, device: DeviceSpec) -
         return None
     else:
         speed, source = UTILISATION * device.peak_flops * layout.processes, f"from peak FLOPs at {UTILISATION:.0%}"
-    rate = speed / counts.flops_per_token
+    rate = speed / per_token
     return Duration(work / speed + START_UP, layout.tokens_per_step / rate, tokens, rate, source)

@@ -13,9 +13,9 @@ from math import prod
 
 from titanflow.architectures.blocks import EMBEDDINGS, Args, Shapes
 from titanflow.architectures.families.registry import FAMILIES, PARAMETER_GROUPS
-from titanflow.architectures.weights import named_modules
-from titanflow.config.checks.lora import find_modules
+from titanflow.config.checks.training.muon import ADAPTER, trained_weights
 from titanflow.config.keys.training import Lora
+from titanflow.planning.forecast.matrices import NO_MATRICES, Matrices
 
 FORWARD_AND_BACKWARD = 6
 
@@ -25,31 +25,25 @@ class Counts:
     """A model's numbers of parameters and operations.
 
     ``parameters`` counts a tied weight once; ``trained`` are those with a gradient, and ``whole`` those of them in
-    modules that LoRA trains whole. ``flops_per_token`` are forward and backward, as if all were trained.
+    modules that LoRA trains whole. ``flops_per_token`` are forward and backward, as if all were trained. ``matrices``
+    are those that Muon would step.
     """
 
     parameters: int
     trained: int
     flops_per_token: int
     whole: int = 0
+    matrices: Matrices = NO_MATRICES
 
 
 def count(family: str, args: Args, shapes: Shapes, seq_len: int, lora: Lora) -> Counts:
     """Counts a model. A token attends to ``seq_len`` keys; with a LoRA rank of 0 all parameters are trained."""
     total = sum(prod(shape) for shape in shapes.values())
-    adapters, whole = adapted(shapes, lora, bool(args.get("enable_weight_tying"))) if lora.rank else (total, 0)
+    trained = trained_weights(shapes, lora, bool(args.get("enable_weight_tying")))
+    whole = sum(prod(shape) for name, shape in trained.items() if lora.rank and not name.endswith(ADAPTER))
     is_sparse = family in PARAMETER_GROUPS
     per_token = _routed_flops(family, args, shapes, seq_len) if is_sparse else _flops(args, shapes, seq_len)
-    return Counts(total, adapters + whole, per_token, whole)
-
-
-def adapted(shapes: Shapes, lora: Lora, tied: bool) -> tuple[int, int]:
-    """The numbers of parameters that LoRA trains: two matrices beside each target, and modules trained whole."""
-    found, _ = find_modules(lora, *named_modules(shapes), tied)
-    named = {name: shapes.get(f"{name}.weight") or shapes[f"{EMBEDDINGS}.weight"] for name in found.targets}
-    adapters = sum(lora.rank * sum(shape) for shape in named.values())
-    saved = tuple(f"{name}." for name in found.saved)
-    return adapters, sum(prod(shape) for name, shape in shapes.items() if name.startswith(saved))
+    return Counts(total, sum(map(prod, trained.values())), per_token, whole, Matrices.of(trained))
 
 
 def head_widths(args: Args) -> int:

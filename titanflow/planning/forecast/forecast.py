@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from titanflow.architectures.new_tokens import new_tokens
 from titanflow.architectures.weights import model_weights
+from titanflow.config.keys.optimizer import MUON
 from titanflow.config.keys.training import Lora
 from titanflow.planning.forecast.device import DeviceSpec
 from titanflow.planning.forecast.duration import estimated, measured_duration
@@ -15,6 +16,7 @@ from titanflow.planning.forecast.export_memory import export_memory
 from titanflow.planning.forecast.flops import Counts, count
 from titanflow.planning.forecast.history import History, work_digest
 from titanflow.planning.forecast.layout import Layout
+from titanflow.planning.forecast.matrices import Matrices
 from titanflow.planning.forecast.memory import Memory, memory
 from titanflow.planning.origin.inheritance import grown_rows
 
@@ -32,9 +34,10 @@ class Forecast:
     ``tokens`` and ``flops`` are those that are left to train, at ``tokens_per_second``. ``seconds`` include start-up
     and export; ``source`` says where they are from. ``cost`` is in the currency of ``price_per_hour``, for all
     ``devices`` from start to end; ``device`` is the name of one. ``whole_parameters`` are those of
-    ``trained_parameters`` that are in no adapter: LoRA's ``modules_to_save``. ``memory`` is one rank's while it trains,
-    ``export`` the bytes of the one that exports the model, of its machine's memory. ``disk`` are the bytes that the
-    stage has yet to write (:mod:`titanflow.planning.forecast.disk`).
+    ``trained_parameters`` that are in no adapter: LoRA's ``modules_to_save``; ``muon`` are the matrices that Muon
+    steps, while AdamW steps all else. ``memory`` is one rank's while it trains, ``export`` the bytes of the one that
+    exports the model, of its machine's memory. ``disk`` are the bytes that the stage has yet to write
+    (:mod:`titanflow.planning.forecast.disk`).
     """
 
     like: str
@@ -55,6 +58,7 @@ class Forecast:
     seconds_per_step: float | None = None
     export: int | None = None
     disk: int | None = None
+    muon: Matrices | None = None
 
     @property
     def is_measured(self) -> bool:
@@ -100,7 +104,9 @@ def _training(
     counts, on_device, unknown = model_forecast(module, device.kind)
     steps = max(0, int(run.config["training"]["steps"]) - done)
     tokens = steps * layout.tokens_per_step
-    duration = estimated(counts, tokens, layout, device) if counts else None
+    optimizer = module.config["optimizer"]
+    ns_steps = optimizer["muon_ns_steps"] if optimizer["name"] == MUON else 0
+    duration = estimated(counts, tokens, layout, device, ns_steps) if counts else None
     if found := history.of(run, known.like):
         duration = measured_duration(found, steps, tokens)
     known = dataclasses.replace(known, tokens=tokens, memory=on_device, unknown=unknown)
@@ -112,6 +118,7 @@ def _training(
             parameters=counts.parameters,
             trained_parameters=counts.trained,
             whole_parameters=counts.whole,
+            muon=counts.matrices if ns_steps else None,
             export=export_memory(module.config, module.config["model"]["name"], module.model_args, counts.parameters),
             flops=counts.flops_per_token * (known.tokens or 0),
         )

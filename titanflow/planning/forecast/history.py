@@ -27,6 +27,7 @@ TRAINING_KEYS = (
     "seq_len", "local_batch_size", "global_batch_size", "dtype", "mixed_precision_param", "mixed_precision_reduce",
     "enable_cpu_offload",
 )  # fmt: skip
+OPTIMIZER_KEYS = ("name", "implementation", "muon_ns_steps")
 LAUNCHER_KEYS = ("nproc_per_node", "nnodes", "device", "omp_num_threads")
 SECTIONS = ("parallelism", "activation_checkpoint", "compile", "validation", "lora", "quantize")
 
@@ -57,7 +58,7 @@ def work_digest(run: StageRun, experiment: Experiment, device: str) -> str:
     parts = {name: config.get(name) for name in SECTIONS}
     parts |= {"training": [config["training"].get(key) for key in TRAINING_KEYS]}
     parts |= {"launcher": [config["launcher"].get(key) for key in LAUNCHER_KEYS]}
-    parts |= {"implementation": config["optimizer"].get("implementation")}
+    parts |= {"optimizer": [config["optimizer"].get(key) for key in OPTIMIZER_KEYS]}
     parts |= {"saves": [config["checkpoint"].get(key) for key in ("enable", "interval", "async_mode")]}
     parts |= {"rows": [(config.get("data") or {}).get(key) for key in ("name", "kind", "packing")]}
     return digest([run.kind, _model(config, run.model_overrides), parts, device])

@@ -92,3 +92,8 @@ class Layout:
     @property
     def tokens_per_step(self) -> int:
         return self.batch * self.sides * self.seq_len
+
+    @property
+    def repeats(self) -> float:
+        """How often Muon's work for a matrix is done: ranks along one dimension share it, the others repeat it."""
+        return self.processes / self.pipeline / max(self.fsdp, self.tensor if self.fsdp == 1 else 1)

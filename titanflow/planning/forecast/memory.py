@@ -1,9 +1,9 @@
 """Memory of a training rank: what it always holds, and the most that a step adds.
 
-Weights, gradients and AdamW's two moments are counted exactly, in torchtitan's types, and divided by the degrees of
-parallelism (ZeRO, arXiv:1910.02054). Activations are counted as in Korthikanti et al. (arXiv:2205.05198, section 4):
-each tensor that the backward pass reads, here of a block with RMSNorm, SwiGLU and an attention that keeps no scores.
-Tensor parallelism brings sequence parallelism, which divides all of them.
+Weights, gradients and AdamW's two moments (of Muon's matrices one) are counted exactly, in torchtitan's types, and
+divided by the degrees of parallelism (ZeRO, arXiv:1910.02054). Activations are counted as in Korthikanti et al.
+(arXiv:2205.05198, section 4): each tensor that the backward pass reads, here of a block with RMSNorm, SwiGLU and an
+attention that keeps no scores. Tensor parallelism brings sequence parallelism, which divides all of them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,18 @@ from typing import Any
 
 from titanflow.architectures.blocks import Args, Shapes
 from titanflow.architectures.families.registry import FAMILIES
+from titanflow.config.keys.optimizer import MUON
 from titanflow.planning.forecast.flops import Counts
 from titanflow.planning.forecast.layout import BYTES, Layout
+from titanflow.planning.forecast.matrices import NO_MATRICES
 
 MOMENTS = 2
-"""Numbers that Adam and AdamW keep beside each trained weight."""
+"""Numbers that Adam and AdamW keep beside each trained weight; Muon keeps one."""
+ORTHOGONAL_BYTES = 16
+"""Bytes of each number of a matrix while Muon makes its update orthogonal: in fp32 the gradient with momentum, and in
+bfloat16 up to six of Newton–Schulz's matrices."""
+STACKED_BYTES = 8
+"""The same for each number of a tensor of experts, whose matrices follow one another: gradient, update and result."""
 LOSS_BYTES = 12
 """Bytes of the loss for each token and vocabulary entry: log-probabilities and two gradients, in fp32."""
 MEAN_BYTES = 4
@@ -69,7 +76,10 @@ def memory(config: Mapping[str, Any], family: str, args: Args, shapes: Shapes, c
     """The memory of a training module's fullest rank, as far as a formula knows it; ``device`` is cpu or cuda."""
     layout = Layout.of(config)
     trained = counts.trained // layout.states * layout.weight_bytes
-    weights, optimizer = counts.parameters // layout.states * layout.weight_bytes, MOMENTS * trained
+    weights = counts.parameters // layout.states * layout.weight_bytes
+    matrices = counts.matrices if config["optimizer"]["name"] == MUON else NO_MATRICES
+    by_muon = matrices.parameters // layout.states * layout.weight_bytes
+    optimizer = MOMENTS * trained - by_muon
     steps_in_one_go = config["optimizer"]["implementation"] == "foreach"
     averages = config["training"]["ema"] is not None
     offloads = device == "cuda" and config["training"]["enable_cpu_offload"]
@@ -80,7 +90,10 @@ def memory(config: Mapping[str, Any], family: str, args: Args, shapes: Shapes, c
         copies=_copies(config, shapes, counts, layout),
         activations=_activations(config, family, args, layout, device),
         logits=_logits(config, args, layout),
-        workspace=trained if steps_in_one_go and not offloads else 0,
+        workspace=max(
+            trained - by_muon if steps_in_one_go and not offloads else 0,
+            matrices.largest * ORTHOGONAL_BYTES + matrices.stacked // layout.states * STACKED_BYTES,
+        ),
         validation=_validation(config, args, layout, trained if averages and not offloads else 0),
         overhead=OVERHEAD[device],
         accumulates=layout.accumulates,

@@ -45,6 +45,8 @@ def forecast_cells(forecast: Forecast) -> dict[str, str]:
     if forecast.parameters and forecast.trained_parameters != forecast.parameters:
         whole = f" ({short(forecast.whole_parameters)} in whole modules)" if forecast.whole_parameters else ""
         parts.append(f"{short(forecast.trained_parameters or 0)} trained{whole}")
+    if forecast.muon:
+        parts.append(f"{short(forecast.muon.parameters)} in {forecast.muon.tensors} tensors by Muon")
     if forecast.tokens:
         parts.append(f"{short(forecast.tokens)} tokens")
     parts += [forecast.unknown] if forecast.unknown else []

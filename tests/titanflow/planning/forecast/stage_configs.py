@@ -28,7 +28,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "enable_cpu_offload": False,
         "ema": None,
     },
-    "optimizer": {"implementation": "fused"},
+    "optimizer": {"name": "AdamW", "implementation": "fused"},
     "activation_checkpoint": {"mode": "none", "selective_ac_option": "2", "memory_budget": 0.5},
     "validation": {"enable": False},
 }

@@ -169,3 +169,19 @@ def test_what_a_layer_keeps_is_what_autograd_keeps(family: str, autocasts: bool,
     args = flavor(family, "debugmodel", n_layers=4)
     formula = sum(layer_bytes(family, args, layer, Layout.of(config), "cpu") for layer in (2, 3))
     assert two_more == pytest.approx(formula, rel=bound)
+
+
+def test_muon_keeps_one_number_for_each_of_a_matrix() -> None:
+    """Of Llama 3 8B embeddings and output, and norms, are AdamW's."""
+    adamw = 2 * 128256 * 4096 + 65 * 4096
+    found = of(LLAMA, optimizer={"name": "Muon"})
+    assert found.optimizer == 4 * (PARAMETERS - adamw) + 8 * adamw
+    # In fp32 the gradient with momentum, and six matrices in bfloat16.
+    assert found.workspace == 14336 * 4096 * (4 + 6 * 2)
+    shared = of(LLAMA, optimizer={"name": "Muon"}, launcher={"nproc_per_node": 8})
+    assert shared.optimizer == pytest.approx(found.optimizer / 8)
+    # Each matrix is still gathered whole.
+    assert shared.workspace == found.workspace
+    rank = Lora(rank=16)
+    both = [of(LLAMA, rank, optimizer={"name": name}).optimizer for name in ("AdamW", "Muon")]
+    assert both[0] == 2 * both[1]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from titanflow.common.errors import Problem
 from titanflow.config.batch import data_parallel_ranks, local_share
+from titanflow.config.keys.optimizer import MUON
 from titanflow.config.module import Module
 
 ONE_STAGE = ("1f1b", "gpipe", "pipelineschedulesingle")
@@ -97,6 +98,11 @@ def _check_validation(module: Module, microbatches: int) -> list[Problem]:
 
 
 def _check_optimizer(module: Module) -> list[Problem]:
+    degrees, layers = module.config["parallelism"], module.model_args.get("n_layers")
+    ends = [degrees[f"pipeline_parallel_{end}_stage_less_layers"] for end in ("first", "last")]
+    if module.config["optimizer"]["name"] == MUON and layers and (layers + sum(ends)) // _stages(module) <= max(ends):
+        found = f"found Muon, and a stage of the pipeline has no layer (of {layers} in {_stages(module)} stages)"
+        return [module.problem("optimizer.name", found, "AdamW, or fewer stages")]
     if not module.config["optimizer"]["early_step_in_backward"]:
         return []
     message = "found true: torchtitan can't step in a pipeline's backward pass"

@@ -1,0 +1,1 @@
+"""What steps the weights: learning rates of groups, and Muon for matrices."""
