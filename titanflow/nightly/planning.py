@@ -6,7 +6,6 @@ run again, a retry or a person, gets the same day and the same parent.
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import os
 import re
@@ -18,7 +17,7 @@ from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.batch import global_batch_size
 from titanflow.config.experiment import Experiment
 from titanflow.config.overrides import Setting
-from titanflow.nightly.night import NIGHT_FILE, Night, Parent
+from titanflow.nightly.night import Night, Parent
 from titanflow.runs.checkpoints import METADATA
 from titanflow.runs.manifest import Manifest
 from titanflow.runs.training import Training
@@ -69,8 +68,7 @@ def is_date(text: str) -> bool:
 
 def nights(runs: Path) -> Iterator[tuple[Night, Path]]:
     """The nights of an experiment with their folders, newest first; ``runs`` is the experiment's folder."""
-    with os.scandir(runs) if runs.is_dir() else contextlib.nullcontext([]) as entries:
-        names = [entry.name for entry in entries if not entry.name.startswith(".")]
+    names = os.listdir(runs) if runs.is_dir() else []
     # A night's name is its day, as a rule: whoever asks for the newest opens no file of those before it.
     dated = _nights(runs, sorted(filter(is_date, names), reverse=True))
     named = _nights(runs, (name for name in names if not is_date(name)))

@@ -14,7 +14,6 @@ from titanflow.nightly.planning import nights
 from titanflow.planning.forecast import history
 from titanflow.planning.plan import make_plan
 
-
 OPENED: list[str] | None = None
 """The files opened and folders listed while somebody looks; None if nobody does."""
 
