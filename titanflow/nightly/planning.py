@@ -7,7 +7,6 @@ run again, a retry or a person, gets the same day and the same parent.
 from __future__ import annotations
 
 import heapq
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date
@@ -68,7 +67,7 @@ def is_date(text: str) -> bool:
 
 def nights(runs: Path) -> Iterator[tuple[Night, Path]]:
     """The nights of an experiment with their folders, newest first; ``runs`` is the experiment's folder."""
-    names = os.listdir(runs) if runs.is_dir() else []
+    names = [path.name for path in runs.iterdir()] if runs.is_dir() else []
     # A night's name is its day, as a rule: whoever asks for the newest opens no file of those before it.
     dated = _nights(runs, sorted(filter(is_date, names), reverse=True))
     named = _nights(runs, (name for name in names if not is_date(name)))
