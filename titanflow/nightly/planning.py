@@ -6,6 +6,7 @@ run again, a retry or a person, gets the same day and the same parent.
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date
@@ -15,7 +16,7 @@ from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.batch import global_batch_size
 from titanflow.config.experiment import Experiment
 from titanflow.config.overrides import Setting
-from titanflow.nightly.night import NIGHT_FILE, Night, Parent
+from titanflow.nightly.night import Night, Parent
 from titanflow.runs.checkpoints import METADATA
 from titanflow.runs.manifest import Manifest
 from titanflow.runs.training import Training
@@ -42,6 +43,9 @@ def as_night(
     name = run or day
     if name is None:
         return config, None
+    if day is not None and is_date(name) and name != day:
+        found, hint = f"the run {name} would be the night {day}", "leave --run out: a night's name is its day"
+        raise ConfigError(Problem(found, "--run", config.origins.get("nightly.date", ""), day, hint))
     runs = config.workspace.resolve() / config.exp_name
     night = Night.read(runs / name)
     if night is None and day is None:
@@ -63,10 +67,21 @@ def is_date(text: str) -> bool:
 
 def nights(runs: Path) -> Iterator[tuple[Night, Path]]:
     """The nights of an experiment with their folders, newest first; ``runs`` is the experiment's folder."""
-    found = [(night, path.parent) for path in runs.glob(f"*/{NIGHT_FILE}") if (night := Night.read(path.parent))]
+    names = [path.name for path in runs.iterdir()] if runs.is_dir() else []
+    # A night's name is its day, as a rule: whoever asks for the newest opens no file of those before it.
+    dated = _nights(runs, sorted(filter(is_date, names), reverse=True))
+    named = _nights(runs, (name for name in names if not is_date(name)))
+    yield from heapq.merge(dated, sorted(named, key=_order, reverse=True), key=_order, reverse=True)
+
+
+def _nights(runs: Path, names: Iterable[str]) -> Iterator[tuple[Night, Path]]:
+    found = ((Night.read(runs / name), runs / name) for name in names)
     # A copied or renamed folder is no night of its own.
-    own = [(night, folder) for night, folder in found if night.run == folder.name]
-    yield from sorted(own, key=lambda one: (one[0].date, one[0].run), reverse=True)
+    yield from ((night, folder) for night, folder in found if night is not None and night.run == folder.name)
+
+
+def _order(one: tuple[Night, Path]) -> tuple[str, str]:
+    return one[0].date, one[0].run
 
 
 def newest_parent(runs: Path, day: str, config: Experiment) -> Parent | None:

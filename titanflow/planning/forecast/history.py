@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
 
 NEWEST = 30
 """Only so many runs are read, the last that wrote their manifest: a plan has no time for a year of nights."""
+EXPERIMENTS = 30
+"""Only in so many experiments are runs looked for, those that got a run last."""
+LOOKED_AT = 100
+"""Only so many runs of an experiment are looked at, the last by name: nights and dates sort by time. A file system over
+a network takes a millisecond for each look."""
 TAIL = 1 << 16
 """Bytes that are read from the end of an unfinished stage's metrics."""
 TRAINING_KEYS = (
@@ -77,22 +84,30 @@ class History:
     workspace: Path
 
     @cached_property
-    def manifests(self) -> list[tuple[Path, dict[str, Any]]]:
-        paths = [(_modified(path), path) for path in self.workspace.glob(f"*/*/{MANIFEST_FILE}")]
-        newest = [path for _, path in sorted(paths, reverse=True)[:NEWEST]]
-        return [(path.parent, found) for path in newest if (found := _read(path))]
+    def manifests(self) -> list[tuple[Path, bytes]]:
+        """The folders of the newest runs with their manifests as they are stored, newest first."""
+        experiments = heapq.nlargest(EXPERIMENTS, _folders(self.workspace), key=_modified)
+        names = (heapq.nlargest(LOOKED_AT, _folders(folder)) for folder in experiments)
+        paths = [folder / MANIFEST_FILE for found in names for folder in found]
+        newest = heapq.nlargest(NEWEST, ((_modified(path), path) for path in paths))
+        return [(path.parent, _bytes(path)) for _, path in newest]
 
     def of(self, run: StageRun, like: str) -> Measured | None:
         """What the newest stage of the same digest took; this run's own, even unfinished, goes first."""
-        # The sort is stable: the other runs stay ordered from the newest.
-        ordered = sorted(self.manifests, key=lambda entry: entry[0] != run.folder.parent)
+        own = run.folder.parent
+        # Most manifests hold no such stage, and are long: they aren't parsed.
+        entries = ((folder, text) for folder, text in self._with(own) if like.encode() in text)
         found = (
             self._measured(folder / name, record, run.trains)
-            for folder, manifest in ordered
-            for name, record in _records(manifest).items()
+            for folder, text in entries
+            for name, record in _records(_parsed(text)).items()
             if isinstance(record, dict) and (record.get("forecast") or {}).get("like") == like
         )
         return next(filter(None, found), None)
+
+    def _with(self, own: Path) -> list[tuple[Path, bytes]]:
+        others = [(folder, text) for folder, text in self.manifests if folder != own]
+        return [(own, _bytes(own / MANIFEST_FILE)), *others]
 
     @staticmethod
     def _measured(folder: Path, record: dict[str, Any], trained: bool) -> Measured | None:
@@ -137,10 +152,28 @@ def _last_record(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_bytes())
+    return _parsed(_bytes(path))
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    with contextlib.suppress(ValueError):
+        found = json.loads(text)
         return found if isinstance(found, dict) else {}
     return {}
+
+
+def _bytes(path: Path) -> bytes:
+    """A file as it is stored; empty if it can't be read."""
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    return b""
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder, known from its list alone; none if it isn't there."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return [folder / entry.name for entry in entries if entry.is_dir()]
+    return []
 
 
 def _modified(path: Path) -> float:

@@ -1,8 +1,10 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from titanflow.planning.forecast import history
 from titanflow.planning.forecast.history import History, work_digest
 from titanflow.planning.plan import make_plan
 from titanflow.planning.stage_plan import Plan, StagePlan
@@ -80,6 +82,16 @@ def test_this_run_s_own_speed_goes_first(tmp_path: Path, configs: Path) -> None:
     run = stage(make_plan("tiny", configs)).run
     for name in ("main", "newer"):
         write_run(tmp_path / "runs", name, "like")
+    found = History(tmp_path / "runs").of(run, "like")
+    assert found is not None
+    assert found.run == "run main"
+
+
+def test_this_run_counts_however_many_are_newer(tmp_path: Path, configs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = stage(make_plan("tiny", configs)).run
+    os.utime(write_run(tmp_path / "runs", "main", "like") / "manifest.json", (0, 0))
+    write_run(tmp_path / "runs", "newer", "another digest")
+    monkeypatch.setattr(history, "NEWEST", 1)
     found = History(tmp_path / "runs").of(run, "like")
     assert found is not None
     assert found.run == "run main"
