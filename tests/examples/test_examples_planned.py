@@ -43,7 +43,8 @@ def test_an_example_is_planned_as_it_is(name: str, files: Path, hub: LocalHub) -
     training = "sft" if name.startswith("hub") else "pretrain"
     assert [stage.stage for stage in plan.stages] == ["prepare", training, "evaluate", "publish"]
     assert {stage.state for stage in plan.stages} == {"RUN"}
-    assert [line for line in plan.config.warnings if "is forecast to take" not in line] == []
+    # A test has not the memory and the disk of those who train such a model.
+    assert [line for line in plan.config.warnings if "forecast to " not in line] == []
     assert sorted(files.iterdir()) == before
     assert hub.requests("resolve/.*safetensors") == 0
     if name in PARAMETERS:
