@@ -8,6 +8,7 @@ import importlib
 from titan.models.registry import MODEL_PATCHES
 from titan.patches import apply_patches
 
+# What a patch changes may be imported only after it.
 apply_patches([*MODEL_PATCHES, "peak_flops"])
 
 import lm_eval.evaluator  # noqa: E402, F401

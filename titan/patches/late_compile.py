@@ -51,13 +51,13 @@ def _compiling(wrapper: type[nn.Module]) -> AttentionMade:
     """The wrapper's constructor, which first compiles what the class still keeps to be compiled."""
     construct = wrapper.__init__
 
-    def __init__(self: nn.Module, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+    def construct_compiled(self: nn.Module, *args: Any, **kwargs: Any) -> None:
         for name, value in list(vars(wrapper).items()):
             if isinstance(value, partial):
                 setattr(wrapper, name, value())
         construct(self, *args, **kwargs)
 
-    return __init__
+    return construct_compiled
 
 
 PATCH = Patch(

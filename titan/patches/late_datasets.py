@@ -40,13 +40,13 @@ def apply(context: PatchContext) -> None:
     dataset = module.HuggingFaceTextDataset
     construct = dataset.__init__
 
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+    def construct_with_them(self: Any, *args: Any, **kwargs: Any) -> None:
         for name, things in NAMES.items():
             found = importlib.import_module(name)
             vars(module).update({thing: getattr(found, thing) for thing in things})
         construct(self, *args, **kwargs)
 
-    dataset.__init__ = __init__
+    dataset.__init__ = construct_with_them
 
 
 PATCH = Patch(

@@ -13,9 +13,8 @@ import yaml
 
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.files.alias_size import BoundedAliases
+from titanflow.files.yaml_loader import FAST_LOADER
 from titanflow.files.yaml_source import display, refusing_what_is_no_yaml
-
-_Base: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Function:
     name: str
 
 
-class _Loader(BoundedAliases, _Base):
+class _Loader(BoundedAliases, FAST_LOADER):
     """Reads ``!function`` as its name."""
 
 

@@ -39,8 +39,8 @@ class NightRow:
 
     ``loss`` is the last training stage's, ``scores`` are those of what is published, ``comparisons`` the gates'.
     ``seconds`` is the night's duration. ``link`` leads to the model, of several the last, or to the report; ``cause``
-    says why there is none. ``wandb`` is
-    the address of the last training's W&B run. ``against`` says why there are no comparisons.
+    says why there is none. ``wandb`` is the address of the last training's W&B run. ``against`` says why there are no
+    comparisons.
     """
 
     date: str

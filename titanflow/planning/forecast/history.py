@@ -106,8 +106,9 @@ class History:
         return next(filter(None, found), None)
 
     def _with(self, own: Path) -> list[tuple[Path, bytes]]:
-        others = [(folder, text) for folder, text in self.manifests if folder != own]
-        return [(own, _bytes(own / MANIFEST_FILE)), *others]
+        others = dict(self.manifests)
+        mine = others.pop(own, None)
+        return [(own, _bytes(own / MANIFEST_FILE) if mine is None else mine), *others.items()]
 
     @staticmethod
     def _measured(folder: Path, record: dict[str, Any], trained: bool) -> Measured | None:

@@ -23,12 +23,13 @@ def see(event: str, args: tuple[Any, ...]) -> None:
         OPENED.append(str(args[0]))
 
 
+# A hook stays as long as the process: this one notes something only while `looked_at` runs.
+sys.addaudithook(see)
+
+
 def looked_at(folder: Path, plan: Callable[[], object]) -> list[str]:
-    """The files and folders below ``folder`` that a plan opens; a hook stays, and is deaf later."""
+    """The files and folders below ``folder`` that a plan opens."""
     global OPENED
-    if not hasattr(see, "is_heard"):
-        sys.addaudithook(see)
-        see.is_heard = True  # type: ignore[attr-defined]
     OPENED = []
     try:
         plan()
