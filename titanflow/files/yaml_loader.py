@@ -14,7 +14,7 @@ import yaml
 from titanflow.files.alias_size import BoundedAliases
 
 FAST_LOADER: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-"""PyYAML's safe loader by libyaml, which reads in an eighth of the time and by YAML 1.1; Python's where libyaml is missing."""
+"""PyYAML's safe loader by libyaml, in an eighth of the time and by YAML 1.1; Python's where libyaml is missing."""
 FLOAT = re.compile(
     r"^[-+]?(?:\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|nan)$", re.I
 )
