@@ -42,18 +42,22 @@ def to_remove(runs: Path, keep: int | None, tonight: str = "") -> Retention:
     oldest = begun[keep - 1].date if 0 < keep <= len(begun) else None
     published = next((folder for _, folder in every if _is_published(folder)), None)
     trained = next((folder for _, folder in every if as_parent(folder)), None)
-    for night, folder in own:
-        # A skipped night stays as long as the nights of its time.
-        if folder.name in recent or (not night.began and (keep and (oldest is None or night.date >= oldest))):
-            continue
+    # A skipped night stays as long as the nights of its time.
+    old = [
+        folder
+        for night, folder in own
+        if folder.name not in recent and (night.began or not (keep and (oldest is None or night.date >= oldest)))
+    ]
+    built_upon = _built_upon(old, runs.parent)
+    for folder in old:
         if holder(folder):
             reason = "in use"
         elif folder == published:
             reason = "published last"
         elif folder == trained:
             reason = "the next night may continue from it"
-        elif by := _built_upon(folder):
-            reason = f"{by} builds on it"
+        elif folder in built_upon:
+            reason = f"{built_upon[folder]} builds on it"
         else:
             found.removed.append(folder.name)
             continue
@@ -97,16 +101,21 @@ def _needs_nothing(stage: Path) -> bool:
     return False
 
 
-def _built_upon(folder: Path) -> str:
-    """A run of the workspace that reads this one's files, as ``experiment/run``; empty if there is none.
+def _built_upon(folders: list[Path], workspace: Path) -> dict[Path, str]:
+    """For each of the runs that another run of the workspace reads: the other, as ``experiment/run``.
 
-    A night that has trained no longer needs its parent.
+    Each stage's file is read once, however many nights are to go. A night that has trained no longer needs its parent.
     """
-    for path in sorted(folder.parent.parent.glob(f"*/*/*/{RUN_FILE}")):
+    found: dict[Path, str] = {}
+    if not folders:
+        return found
+    for path in sorted(workspace.glob(f"*/*/*/{RUN_FILE}")):
         stage = path.parent
-        if stage.parent == folder or _needs_nothing(stage):
+        if _needs_nothing(stage):
             continue
         # YAML may fold a long path over two lines.
-        if f"{folder}/" in " ".join(path.read_text(encoding="utf-8").split()):
-            return f"{stage.parent.parent.name}/{stage.parent.name}"
-    return ""
+        text = " ".join(path.read_text(encoding="utf-8").split())
+        for folder in folders:
+            if stage.parent != folder and f"{folder}/" in text:
+                found.setdefault(folder, f"{stage.parent.parent.name}/{stage.parent.name}")
+    return found

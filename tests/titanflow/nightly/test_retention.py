@@ -6,7 +6,7 @@ from night_runs import note, publish, train, write_night
 
 from titanflow.common.file_lock import held
 from titanflow.nightly.retention import remove_old, to_remove
-from titanflow.runs.contract import StageRun
+from titanflow.runs.contract import RUN_FILE, StageRun
 
 
 @pytest.fixture
@@ -71,6 +71,26 @@ def test_a_pretraining_with_a_base_needs_it_however_far_it_came(runs: Path) -> N
     finish_training(tuned)
     note(tuned.parent, "pretrain", finished="2026-11-21T03:00:00+00:00")
     assert remove_old(runs, 0, "2026-11-05").kept == {"2026-11-03": "text/main builds on it"}
+
+
+def test_a_stage_s_file_is_read_once_however_many_nights_go(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for day in range(1, 4):
+        train(runs / f"2026-11-0{day}")
+    read: list[Path] = []
+    of_file = Path.read_text
+
+    def counted(path: Path, *args: str, **kwargs: str) -> str:
+        if path.name == RUN_FILE:
+            read.append(path)
+        return of_file(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", counted)
+    assert len(to_remove(runs, 0).removed) == 4
+    few = len(read)
+    for day in range(10, 20):
+        write_night(runs, f"2026-10-{day}", state="failed")
+    assert len(to_remove(runs, 0).removed) == 14
+    assert len(read) == 2 * few
 
 
 def test_a_night_that_somebody_works_on_stays(runs: Path) -> None:
