@@ -24,6 +24,7 @@ import psutil
 
 from titanflow.architectures.huggingface import download_weights, missing_weights
 from titanflow.common.errors import ConfigError, DataError, Problem, StageFailed
+from titanflow.common.file_lock import in_turn
 from titanflow.common.staging import discard_staged, no_room, scratch_folder, staged_folder
 from titanflow.config.keys.training import RENDERED_KINDS, Data, HeldOut
 from titanflow.config.mixture import mixture_spec
@@ -60,6 +61,8 @@ from titanflow.runs.results import PrepareResult, write_result
 
 # From this many bytes of text on, a dataset's tokens are kept even if a later dataset fails.
 _TAKES_LONG = 64 << 20
+LOCK_FILE = ".preparing"
+"""In the workspace: by it, runs that start together prepare the same data once."""
 
 
 class Preparation:
@@ -78,6 +81,22 @@ class Preparation:
             show_progress()
         self._check(missing)
         self._download_weights()
+        with self._alone(missing):
+            self._make_all([dataset for dataset in missing if not is_complete(dataset.folder)])
+        reports = {str(dataset.folder): dataset_report(dataset) for dataset in self.plan.datasets}
+        tokenizer = self.plan.tokenizer.folder if self.plan.tokenizer else None
+        return PrepareResult(tokenizer=tokenizer, datasets=reports, seconds=round(time.monotonic() - started, 3))
+
+    @contextmanager
+    def _alone(self, missing: list[DatasetPlan]) -> Iterator[None]:
+        """Waits for runs that make the same folders: what they have made by then needn't be made twice."""
+        names = [dataset.folder.name for dataset in missing]
+        if self.plan.tokenizer and not self.plan.tokenizer.is_there:
+            names.append(self.plan.tokenizer.folder.name)
+        with in_turn(self.plan.workspace / LOCK_FILE, names, _waits):
+            yield
+
+    def _make_all(self, missing: list[DatasetPlan]) -> None:
         mixtures = [dataset for dataset in missing if dataset.kind == "mixture"]
         missing = [dataset for dataset in missing if dataset.kind != "mixture"]
         late = [dataset for dataset in missing if self._takes_long(dataset)]
@@ -100,8 +119,6 @@ class Preparation:
             name, spec = dataset.config.name, mixture_spec(dataset.data)
             with staged_folder(dataset.folder, DATASET_FILE) as folder:
                 write_mixture(folder, name, dataset.fingerprint, spec, dataset.members)
-        reports = {str(dataset.folder): dataset_report(dataset) for dataset in self.plan.datasets}
-        return PrepareResult(tokenizer=tokenizer, datasets=reports, seconds=round(time.monotonic() - started, 3))
 
     def _check(self, missing: list[DatasetPlan]) -> None:
         self._check_tokenizer()
@@ -197,6 +214,10 @@ class Preparation:
 def _given_tokenizer(plan: TokenizerPlan) -> Path | None:
     """The folder to copy; downloaded again if it isn't in this machine's Hub cache."""
     return download_tokenizer(plan.repo_id, plan.revision) if plan.repo_id else plan.path
+
+
+def _waits(name: str) -> None:
+    print(f"{name} is being prepared by another run: waits for it", file=sys.stderr, flush=True)
 
 
 def write_evals(data: Data, fingerprint: str, folder: Path) -> None:

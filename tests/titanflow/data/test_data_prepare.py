@@ -17,6 +17,7 @@ from watching import PATIENCE, wait_for
 
 from titanflow.common.digests import folder_digests
 from titanflow.common.errors import DataError
+from titanflow.common.file_lock import in_turn
 from titanflow.data import prepare as stage
 from titanflow.data.dataset_info import read_info
 from titanflow.data.prepared import PreparedRows
@@ -335,4 +336,27 @@ def test_two_runs_at_once_do_not_collide(prepare_run: Callable[..., StageRun], t
     assert [process.wait() for process in processes] == [0, 0]
     results = [read_result(run.folder).model_dump(exclude={"seconds"}) for run in (first, second)]
     assert results[0] == results[1]
+    assert len(entries(first)) == 2
+
+
+def test_a_run_waits_for_another_that_prepares_the_same_and_makes_nothing_twice(
+    prepare_run: Callable[..., StageRun], text: dict[str, Any]
+) -> None:
+    first = prepare_run(text)
+    second = first.model_copy(update={"folder": first.folder.with_name("prepare-2")})
+    second.folder.mkdir()
+    second.write()
+    name = Path(first.config["datasets"][0]["folder"]).name
+    with in_turn(Path(first.config["workspace"]) / stage.LOCK_FILE, [name], lambda _: None):
+        command = [*COMMAND, str(second.folder / "run.yaml")]
+        waiting = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert waiting.stderr is not None
+        assert next(waiting.stderr) == f"{name} is being prepared by another run: waits for it\n"
+        assert entries(first) == []
+        stage.prepare(first)
+    said = waiting.stderr.read()
+    waiting.stderr.close()
+    assert waiting.wait() == 0
+    # Each folder's making is told with its seconds.
+    assert " s)" not in said
     assert len(entries(first)) == 2
