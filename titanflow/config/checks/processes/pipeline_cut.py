@@ -1,6 +1,6 @@
 """How a pipeline cuts a model's layers into stages, and cuts that torchtitan can't make, or would make without a word.
 
-From ``pipeline_llm`` and ``generate_llm_fqn_per_model_part`` of torchtitan 0.2.2's ``distributed/pipeline_parallel.py``.
+From ``pipeline_llm`` and ``generate_llm_fqn_per_model_part`` of torchtitan 0.2.2's ``pipeline_parallel.py``.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def test_the_cut_is_torchtitans_own() -> None:
     "settings",
     [
         ["model.n_layers=2"],
-        # 3 + 1 + 3 layers in two stages are 4 and 3; the embedding counts as 3 of the first, the output as one of the last.
+        # Stages of 4 and 3: the embedding counts as 3 layers of the first, the output as one of the last.
         ["model.n_layers=3", f"{FIRST}=3", f"{LAST}=1"],
         ["model.n_layers=2", f"{PARTS}=[[tok_embeddings, layers.0], [layers.1, norm, output]]"],
     ],
