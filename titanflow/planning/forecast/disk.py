@@ -1,8 +1,9 @@
 """The disk that a plan's stages take: checkpoints, exports, means, and what is published.
 
 A checkpoint holds the trained weights and AdamW's two moments (of Muon's matrices one) in the weights' type, and the
-moving mean in fp32. Those of adapters leave the frozen weights out, and the last may hold the model alone. Prepared rows count as much as the files that they are read from: a token
-takes 2 or 4 bytes and stands for about as many. Rows of the Hub aren't counted.
+moving mean in fp32. Those of adapters leave the frozen weights out, and the last may hold the model alone. Prepared
+rows count as much as the files that they are read from: a token takes 2 or 4 bytes and stands for about as many. Rows
+of the Hub aren't counted.
 """
 
 from __future__ import annotations

@@ -126,8 +126,8 @@ def test_a_mean_that_two_evaluations_score_is_made_once(tmp_path: Path) -> None:
         "extends: [chain.yaml]\n"
         "modules:\n"
         f"  evaluate: {{overrides: {{models: {{sft: sft, sft_b: sft_b, avg: {mean}}}}}}}\n"
-        f"  eval_b: {{stage: evaluate, config: evaluate.yaml, overrides: {{models: {{avg: {mean}}}, tasks: [tiny_colour],\n"
-        "    include_path: ../evals, wandb: false}}\n"
+        f"  eval_b: {{stage: evaluate, config: evaluate.yaml, overrides: {{models: {{avg: {mean}}},\n"
+        "    tasks: [tiny_colour], include_path: ../evals, wandb: false}}\n"
         "  publish: {overrides: {evaluation: evaluate}}\n"
     )
     plan = make_plan("means", configs)
