@@ -15,7 +15,7 @@ from titanflow.config.files.schema import dataclass_schema
 from titanflow.config.keys.experiment import BASE_KEYS, ExperimentSpec
 from titanflow.config.means.recipe import averaged_stages, means_of
 from titanflow.files.yaml_source import Leaf, Tree, first_origin, plain
-from titanflow.runs.contract import KIND_OF, KINDS, TRAINED, StageKind
+from titanflow.runs.contract import DURING_FOLDER, KIND_OF, KINDS, TRAINED, StageKind
 
 if TYPE_CHECKING:
     from titanflow.architectures.base import BaseArchitecture
@@ -67,7 +67,9 @@ def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list
         ]
     is_key = name in dataclass_schema(ExperimentSpec)["properties"]
     is_other = any(alike(one) == alike(name) and other != kind for one, other in KIND_OF.items())
-    if is_key or alike(name) in TAKEN or is_other:
+    # A training's scores on the way are those of a stage of this name.
+    is_during = alike(name).endswith(f"-{DURING_FOLDER}")
+    if is_key or alike(name) in TAKEN or is_other or is_during:
         return [Problem("the name means something else", key, origin, "another name")]
     if not is_name(name):
         return [Problem(f"found {name!r}", key, origin, NAME_EXPECTED)]
