@@ -24,7 +24,7 @@ EVENTS = {
 
 def told(result: PublishResult) -> str:
     """Why a model was published, proposed or held back; of a first one the gate says that it compared with nothing."""
-    return result.gate.reason if result.gate is not None else "no gate was asked for (publish.gate)"
+    return result.gate.reason if result.gate is not None else f"no gate was asked for ({result.stage}.gate)"
 
 
 def announce(plan: Plan, results: list[StageResult]) -> None:

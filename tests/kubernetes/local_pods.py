@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +22,8 @@ import psutil
 EXPANDED = re.compile(r"\$(\$|\((\w+)\))")
 OF_THE_IMAGE = ("PATH", "HOME", "PYTHONPATH", "LD_LIBRARY_PATH")
 """Variables that stand for those of an image."""
+MARK = "LOCAL_POD"
+"""The variable by which a pod's processes are known, also those that outlived their parents."""
 PREFIX = "jobset.sigs.k8s.io"
 
 
@@ -47,10 +50,12 @@ class Pod:
     ended: str = ""
     end_reason: str = "Error"
     killed_at: float | None = None
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def start(self, env: dict[str, str]) -> None:
         (container,) = self.template["spec"]["containers"]
         command = [expanded(part, env) for part in container["command"]]
+        env = {**env, MARK: self.mark}
         self.process = subprocess.Popen(
             command, cwd=container["workingDir"], env=env, stdin=subprocess.DEVNULL, start_new_session=True
         )
@@ -70,19 +75,19 @@ class Pod:
         if self.killed_at is not None and time.monotonic() > self.killed_at:
             self.kill()
         if self.process.poll() is not None:
+            # As in a container, nothing outlives the first process.
+            self.kill()
             self.ended = now()
 
     def processes(self) -> list[psutil.Process]:
-        with contextlib.suppress(psutil.Error):
-            if self.process is not None:
-                first = psutil.Process(self.process.pid)
-                return [first, *first.children(recursive=True)]
-        return []
+        return [one for one in psutil.process_iter() if _mark(one) == self.mark] if self.process is not None else []
 
     def kill(self) -> None:
-        for process in self.processes():
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+        # What a process starts just before it is killed isn't among those that were found before.
+        while found := self.processes():
+            for process in found:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
         if self.process is not None:
             self.process.wait()
 
@@ -123,6 +128,12 @@ class Pod:
             "spec": self.template["spec"],
             "status": status,
         }
+
+
+def _mark(process: psutil.Process) -> str | None:
+    with contextlib.suppress(psutil.Error):
+        return process.environ().get(MARK)
+    return None
 
 
 @dataclass

@@ -55,10 +55,7 @@ class Vocabulary:
         if len(stops) > MOST_STOPS:
             wrong.append(f"{len(stops)} tokens end a generation, and a GGUF file names {MOST_STOPS}")
         if wrong:
-            problems = [
-                Problem(f"{folder.name}: {one}", "publish.gguf", hint="leave publish.gguf out") for one in wrong
-            ]
-            raise ConfigError(problems)
+            raise ConfigError([Problem(f"{folder.name}: {one}", "gguf", hint="leave gguf out") for one in wrong])
         return cls(
             *_by_id(described, rows),
             merges=[one if isinstance(one, str) else " ".join(one) for one in described["model"]["merges"]],

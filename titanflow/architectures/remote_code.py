@@ -54,7 +54,7 @@ def trust_remote_code(folder: Path, key: str = "", origin: str = "", commits: Ma
         message = f"{folder} brings code of its own ({', '.join(foreign)}), which is not run"
         expected = "a model that transformers knows, or an export with this version's modelling files unchanged"
         older = "an older export of yours: export its checkpoint again"
-        hint = f"{older}; a model of the Hub whose code you read: evaluate.remote_code: {{owner/name: commit}}"
+        hint = f"{older}; a model of the Hub whose code you read: `remote_code: {{owner/name: commit}}` beside `models`"
         raise ConfigError(Problem(message, key, origin, expected, hint))
     return True
 

@@ -52,6 +52,11 @@ def linear_layers(shapes: Shapes) -> list[str]:
     ]
 
 
+def linear_shape(shapes: Shapes, name: str) -> tuple[int, ...]:
+    """(out, in) of a linear layer; a tied output head has the embeddings' weight."""
+    return shapes.get(f"{name}.weight") or shapes[f"{EMBEDDINGS}.weight"]
+
+
 def is_hidden_matrix(name: str, shape: Sequence[int]) -> bool:
     """Whether a weight is a matrix of a layer, or one for each expert: Muon steps these and no others.
 

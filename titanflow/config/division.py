@@ -94,13 +94,17 @@ def division_problems(module: Module, section: str, key: str, data: dict[str, An
         hint = "hold rows out, held_out: {dev: 0.01, test: 200}, wherever these rows are named, or leave it out"
         return [_problem(module, key, "part", f"found {part}, and nothing of the source is held out", "", hint)]
     if part not in allowed:
-        hint = "rows that are held out are never trained on" if allowed == ("train",) else ""
-        hint = hint or "training reads train, validation dev, and evaluation test, or dev to choose by"
-        return [_problem(module, key, "part", f"found {part}", " or ".join(allowed), hint)]
+        return [_wrong_part(module, key, part, allowed)]
     if part != "train" and not data.get("source") and getattr(held_out, str(part)) is None:
         message = f"{section} reads the {part} part, and the source holds none out"
         return [_problem(module, key, "held_out", message, f"{part}: {_EXPECTED}")]
     return []
+
+
+def _wrong_part(module: Module, key: str, part: Any, allowed: tuple[str, ...]) -> Problem:
+    hint = "rows that are held out are never trained on" if allowed == ("train",) else ""
+    hint = hint or "training reads train, validation dev, and evaluation test, or dev to choose by"
+    return _problem(module, key, "part", f"found {part}", " or ".join(allowed), hint)
 
 
 def _held_out(data: dict[str, Any]) -> HeldOut:
@@ -173,6 +177,8 @@ def _check_files(module: Module, data: dict[str, Any]) -> list[Problem]:
     if data["dataset"] or (data["source"] and data["source"] != "stdlib_evals"):
         hint = "a task's YAML names a dataset of the Hub itself, in dataset_path"
         return [module.problem(f"data.{named[0]}", f"found {data[named[0]]}", "path, or source: stdlib_evals", hint)]
+    if data["source"] and data["part"] not in _EVALUATION["data"]:
+        return [_wrong_part(module, "data", data["part"], _EVALUATION["data"])]
     of_source = {"part"} if data["source"] else set()
     unread = written_keys(module, "data") - {"name", "kind", "source", "path"} - of_source
     message, expected = "means nothing for files that are taken as they are", "left out, or kind: text or chat"

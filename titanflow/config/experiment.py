@@ -47,7 +47,7 @@ from titanflow.config.means.unlike import unlike_models
 from titanflow.config.module import Module, stage_schema
 from titanflow.config.module_files import Entry, load, load_json
 from titanflow.config.overrides import Setting, lay_over
-from titanflow.config.stages import in_order, kind_of, made_for, modules_of, name_models
+from titanflow.config.stages import by_own_names, in_order, kind_of, made_for, modules_of, name_models
 from titanflow.files.json_source import GIVEN, is_json
 from titanflow.files.yaml_source import (
     Leaf,
@@ -115,7 +115,7 @@ def load_experiment(
     problems += [*check(own, schema), *_check_names(own, source)]
     modules, mistakes = _build_modules(raw, over, source, left_out, bool(problems))
     if problems := problems + mistakes:
-        raise ConfigError(problems)
+        raise ConfigError(by_own_names(problems, _kinds(raw)))
     spec = _spec_type().validate_python(plain(own))
     if problems := settle_means(modules) or settle_evaluations(modules) or settle_best(modules):
         raise ConfigError(problems)
@@ -287,6 +287,12 @@ def _build_modules(
     modules = {module.name: module for module in in_order(modules)}
     name_models(modules)
     return modules, problems
+
+
+def _kinds(raw: Tree) -> dict[str, StageKind | None]:
+    """The kinds of the modules that are written, by name."""
+    specs = raw.get("modules")
+    return {name: kind_of(name, spec) for name, spec in specs.items()} if isinstance(specs, dict) else {}
 
 
 def _is_section(value: Leaf | Tree | None) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any
 
-from titanflow.common.errors import ConfigError, Problem, did_you_mean
+from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.utf8_mode import utf8_problem
 from titanflow.config.files.foreign_names import foreign_hint
 from titanflow.config.files.scheduler_names import scheduler_hint
-from titanflow.config.files.schema import closest, dataclass_schema, known_keys
+from titanflow.config.files.schema import Schema, closest, dataclass_schema, known_keys
 from titanflow.config.keys.experiment import BASE_KEYS, ExperimentSpec
 from titanflow.config.module import stage_schema
 from titanflow.config.stages import kind_of
@@ -158,17 +159,42 @@ def _place_at_top(experiment: Tree, specs: Tree, setting: Setting, tree: Leaf | 
     if not hint:
         near = closest(setting.key, known)
         named = [f"{module}.{one}" for module in modules if (one := _key_of(kinds[module], setting.key))]
-        misspelt = "" if named else did_you_mean(setting.key.removeprefix("modules.").partition(".")[0], modules)
         starts = f"a module's key starts with the module: {', '.join(named or modules)}"
+        misspelt = "" if named else _of_section(setting.key, known) or _misspelt(setting.key, kinds)
         hint = f"did you mean `{near}`?" if near else misspelt or starts
     return Problem("unknown key", key=setting.key, origin=setting.origin, hint=hint)
 
 
 def _key_of(kind: StageKind | None, key: str) -> str:
     """A module's key that begins with the same section or, without a section, has the same name; empty without one."""
-    known = known_keys(stage_schema(kind)) if kind is not None else []
-    same = next((one for one in known if one.rpartition(".")[2] == key), "")
-    return key if key.partition(".")[0] in known else same
+    if kind is None:
+        return ""
+    schema, (section, _, below) = stage_schema(kind), key.partition(".")
+    if (found := schema["properties"].get(section)) is not None and (not below or _has_keys(found)):
+        return key
+    return next((one for one in known_keys(schema) if one.rpartition(".")[2] == key), "")
+
+
+def _has_keys(schema: Schema) -> bool:
+    """Whether a value is a section, or may be a mapping."""
+    return any(one in schema for one in ("properties", "additionalProperties")) or any(
+        map(_has_keys, schema.get("anyOf", ()))
+    )
+
+
+def _of_section(key: str, known: Iterable[str]) -> str:
+    """The keys of a section of the experiment, of which ``key`` names one that it lacks."""
+    section = key.partition(".")[0]
+    own = [one.removeprefix(f"{section}.") for one in known if one.startswith(f"{section}.")]
+    return f"{section} has {', '.join(own)}" if own else ""
+
+
+def _misspelt(key: str, kinds: Mapping[str, StageKind | None]) -> str:
+    """A hint with the module whose name, or whose kind, is nearest to what ``key`` begins with."""
+    named: dict[str, str] = {kind: module for module, kind in reversed(list(kinds.items())) if kind is not None}
+    named |= {module.lower(): module for module in kinds}
+    near = get_close_matches(key.removeprefix("modules.").partition(".")[0].lower(), named, n=1)
+    return f"did you mean {named[near[0]]}?" if near else ""
 
 
 def _by_kind(key: str, kinds: Mapping[str, StageKind | None]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ from titanflow.config.files.schema import dataclass_schema
 from titanflow.config.keys.experiment import BASE_KEYS, ExperimentSpec
 from titanflow.config.means.recipe import averaged_stages, means_of
 from titanflow.files.yaml_source import Leaf, Tree, first_origin, plain
-from titanflow.runs.contract import KIND_OF, KINDS, StageKind
+from titanflow.runs.contract import DURING_FOLDER, KIND_OF, KINDS, TRAINED, StageKind
 
 if TYPE_CHECKING:
     from titanflow.architectures.base import BaseArchitecture
@@ -23,6 +25,8 @@ BASE = "base"
 """Among the names of models: what the fine-tuning starts from, a module or a model from outside."""
 AFTER_TRAINING: tuple[StageKind, ...] = ("evaluate", "publish")
 """The kinds that train nothing, in the order in which they run."""
+_BY_KIND = re.compile(r"`modules\.(\w+)\.")
+"""A module in a hint."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 """A folder's name, and with more around it that of a cluster's job, which Kubernetes limits to 63 letters."""
 NAME_EXPECTED = "at most 40 letters (a to z), digits, dashes and underscores; first a letter or a digit"
@@ -63,7 +67,9 @@ def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list
         ]
     is_key = name in dataclass_schema(ExperimentSpec)["properties"]
     is_other = any(alike(one) == alike(name) and other != kind for one, other in KIND_OF.items())
-    if is_key or alike(name) in TAKEN or is_other:
+    # A training's scores on the way are those of a stage of this name.
+    is_during = alike(name).endswith(f"-{DURING_FOLDER}")
+    if is_key or alike(name) in TAKEN or is_other or is_during:
         return [Problem("the name means something else", key, origin, "another name")]
     if not is_name(name):
         return [Problem(f"found {name!r}", key, origin, NAME_EXPECTED)]
@@ -76,6 +82,24 @@ def entry_problems(name: str, spec: Tree, earlier: Mapping[str, Module]) -> list
     if same := [one for one in earlier if alike(one) == alike(name)]:
         return [Problem(f"differs from {same[0]} in case, dashes and underscores alone", key, origin, "another name")]
     return []
+
+
+def by_own_names(problems: Iterable[Problem], kinds: Mapping[str, StageKind | None]) -> list[Problem]:
+    """Mistakes whose hints name a module by its kind, ``modules.evaluate.…``, where it has another name here.
+
+    ``kinds`` are those of the experiment's modules, by name. The mistake's own module goes before others of the kind.
+    """
+
+    def own(problem: Problem, found: re.Match[str]) -> str:
+        name, mine = found[1], problem.key.removeprefix("modules.").partition(".")[0]
+        meant = KIND_OF.get(name)
+        if name in kinds or meant is None:
+            return found[0]
+        if kinds.get(mine) == meant or (kinds.get(mine) in TRAINED and meant in ("pretrain", "sft")):
+            return f"`modules.{mine}."
+        return f"`modules.{next((one for one, kind in kinds.items() if kind == meant), name)}."
+
+    return [replace(one, hint=_BY_KIND.sub(functools.partial(own, one), one.hint)) for one in problems]
 
 
 def in_order(modules: Mapping[str, Module]) -> list[Module]:

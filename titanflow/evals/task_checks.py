@@ -146,7 +146,7 @@ def _kind_problems(task: SingleTask) -> Iterator[Problem]:
     for key, message in NEVER_ASKED.items():
         # Empty texts and false are lm-eval's defaults.
         if task.config.get(key):
-            out = f"leave {task.name} out of evaluate.tasks"
+            out = f"leave {task.name} out of the evaluation's tasks"
             hint = f"{out}; lm_eval's own command can evaluate it on the exported model"
             yield task.yaml.problem(key, message, "a task of texts whose answers are compared", hint)
 

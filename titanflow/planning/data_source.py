@@ -65,7 +65,7 @@ def unstated_licenses(run: StageRun) -> list[str]:
     if not names or run.config.get("target") != "hub":
         return []
     card = f'the card will say license: {run.config["license"]}, and of the data {", ".join(names)} "not stated"'
-    return [f"publish: {card}. `license:` beside the data's source states it"]
+    return [f"{run.stage}: {card}. `license:` beside the data's source states it"]
 
 
 @dataclass(frozen=True)

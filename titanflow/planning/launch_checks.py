@@ -71,7 +71,7 @@ def launch_problems(run: StageRun) -> list[Problem]:
     key, here = f"{run.stage}'s command", f"found by {sys.executable}"
     extra: tuple[str, ...] = ("vllm",) if run.config.get("backend") == "vllm" else ()
     if run.config.get("gguf"):
-        extra, hint = GGUF_PACKAGES, 'install them: `pip install "titanflow[gguf]"`; or leave publish.gguf out'
+        extra, hint = GGUF_PACKAGES, f'install them: `pip install "titanflow[gguf]"`; or leave {run.stage}.gguf out'
     missing = [name for name in (*PACKAGES[run.kind], *extra) if importlib.util.find_spec(name) is None]
     problems = [Problem(f"there is no package {name!r}", key, expected=here, hint=hint) for name in missing]
     problems += [*tracker_problems(run), *pod_problems(run)]

@@ -71,7 +71,7 @@ def _unwritable(folder: Path, run: StageRun) -> str:
 def check_replaceable(folder: Path) -> None:
     """Raises a ConfigError unless ``folder`` isn't there, is empty, or was published before."""
     if found := in_the_way(folder) or _foreign(folder, (name for name in held(folder) if not is_published(name))):
-        raise ConfigError(Problem(found, "publish.folder", hint=HINT))
+        raise ConfigError(Problem(found, "folder", hint=HINT))
 
 
 def held(folder: Path) -> dict[str, Path]:

@@ -78,10 +78,11 @@ def task_files(evaluation: EvaluatedStage) -> Bundle:
     return files
 
 
-def task_secrets(asked: AskedTasks) -> Iterator[Problem]:
+def task_secrets(asked: AskedTasks, publish: str) -> Iterator[Problem]:
     """The secrets that the files of one's own tasks would publish; the paths of their items are rewritten.
 
-    ``asked`` are tasks whose files can be read, as they are before the evaluation renders them.
+    ``asked`` are tasks whose files can be read, as they are before the evaluation renders them; ``publish`` is the name
+    of the publication.
     """
     names, texts = _Items("", None), {}
     configs = {path: read_yaml(path) for path in asked.files}
@@ -92,7 +93,7 @@ def task_secrets(asked: AskedTasks) -> Iterator[Problem]:
         texts |= {path: path.read_text(encoding="utf-8", errors="replace") for path in asked.folder.rglob("*.py")}
     for path, text in texts.items():
         if what := private_part(text):
-            hint = "publish.own_tasks: false publishes no files of tasks"
+            hint = f"{publish}.own_tasks: false publishes no files of tasks"
             yield Problem(f"would publish {what}", display(path), expected="what everyone may read", hint=hint)
 
 

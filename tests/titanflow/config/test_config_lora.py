@@ -169,6 +169,22 @@ def test_a_base_is_asked_what_it_read_whatever_it_is_called(tmp_path):
     assert warned(read_base(model_folder(tmp_path / "plain")))
 
 
+def test_a_rank_that_no_layer_can_use_is_refused_and_one_that_some_can_t_is_a_warning(write, load, mistakes) -> None:
+    # The width is 64; two of four heads for keys and values make theirs 32.
+    heads = [f"pretrain.model.{key}" for key in ("n_heads=4", "n_kv_heads=2")]
+    trained = "sft.lora.modules_to_save=[tok_embeddings, output]"
+    attention, narrow = (f"sft.lora.target_modules=[{names}]" for names in ("wq, wk", "wk"))
+    assert load(write(), *heads, trained, attention, "sft.lora.rank=32").warnings == []
+    (warning,) = load(write(), *heads, trained, attention, "sft.lora.rank=64").warnings
+    assert warning.startswith("sft.lora.rank (--set sft.lora.rank=64): the update of attention.wk")
+    assert "has a rank of at most 32" in warning
+    message = mistakes(write(), *heads, trained, attention, "sft.lora.rank=65")
+    assert "sft.lora.rank: found 65" in message
+    assert "expected: at most 64, for attention.wq, attention.wk" in message
+    assert "rank: 0 trains the layers themselves" in message
+    assert "expected: at most 32" in mistakes(write(), *heads, trained, narrow, "sft.lora.rank=33")
+
+
 def test_what_is_set_without_a_rank_is_said_to_have_no_effect(write, load):
     warnings = load(write(), "sft.lora.alpha=8").warnings
     assert warnings == ["sft.lora.alpha (--set sft.lora.alpha=8) has no effect: lora.rank is 0"]

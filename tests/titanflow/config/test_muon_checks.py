@@ -42,6 +42,15 @@ def test_adapters_of_rank_1_leave_it_nothing(write, mistakes) -> None:
     assert "an adapter of rank 1 is two vectors" in message
 
 
+def test_adapters_outside_the_layers_leave_it_nothing_whatever_their_rank(write, mistakes, load) -> None:
+    settings = ("sft.optimizer.name=Muon", "sft.lora.rank=4")
+    message = mistakes(write(), *settings, "sft.lora.target_modules=[output]")
+    assert "sft.optimizer.name: found Muon, and the stage trains no matrix of a layer" in message
+    assert "lora.target_modules names nothing in a layer" in message
+    assert "rank 1" not in message
+    load(write(), *settings, "sft.lora.target_modules=[output, wq]")
+
+
 def test_keys_without_muon_have_no_effect(write, load) -> None:
     module = load(write(), "pretrain.optimizer.muon_lr=0.01").modules["pretrain"]
     (told,) = [line for line in overruled(module) if "muon_lr" in line]

@@ -148,6 +148,7 @@ def test_what_starts_from_several_models_has_no_one_base(load: Load) -> None:
             "modules.sft-b: differs from sft_b in case, dashes and underscores alone",
         ),
         ("  SFT: {stage: sft}\n", "modules.SFT: differs from sft in case"),
+        ("  pretrain_during: {stage: sft}\n", "modules.pretrain_during: the name means something else"),
         ("  Prepare: {stage: sft}\n", "modules.Prepare: the name means something else"),
         ("  rehearsal: {stage: pretrain}\n", "modules.rehearsal: the name means something else"),
         ("  scored: {stage: pretrain}\n", "modules.scored: the name means something else"),

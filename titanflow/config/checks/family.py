@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from titanflow.architectures.families.registry import ARCHITECTURES, export_refusal, family_of
-from titanflow.common.errors import Problem, did_you_mean
+from titanflow.common.errors import Problem
 from titanflow.config.keys.training import names_rows
-from titanflow.config.means.recipe import averaged_stages, means_of
-from titanflow.config.means.scoring import scores
+from titanflow.config.means.recipe import averaged_stages
+from titanflow.config.means.scoring import scores, unknown_model
 from titanflow.config.module import Module
 from titanflow.config.stages import modules_of, named_module
 from titanflow.runs.contract import StageKind
@@ -89,13 +89,9 @@ def check_exports(modules: Mapping[str, Module]) -> list[Problem]:
 
 def _check_published(publish: Module, modules: Mapping[str, Module]) -> list[Problem]:
     """A publish module's model that no module trains, or that isn't among those that are scored."""
-    evaluate = modules.get(publish.config["evaluation"])
-    model, trained = publish.config["model"], [name for name, module in modules.items() if module.trains]
-    trained += means_of(evaluate.config) if evaluate is not None else ()
-    if model not in trained:
-        found, hint = f"found {model!r}, which no module of this experiment trains", did_you_mean(model, trained)
-        expected = " or ".join(trained) or "a module that trains"
-        return [publish.problem("model", found, expected, hint)]
+    if problems := unknown_model(publish, modules):
+        return problems
+    evaluate, model = modules.get(publish.config["evaluation"]), publish.config["model"]
     scored = evaluate.config["models"] if evaluate is not None else []
     if evaluate is None or not scored or not isinstance(scored, list):
         return []

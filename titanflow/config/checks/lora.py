@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from titanflow.architectures.blocks import EMBEDDINGS, HEAD
 from titanflow.architectures.families.registry import PARAMETER_GROUPS, family_of
-from titanflow.architectures.weights import module_names, without_layer
+from titanflow.architectures.weights import linear_shape, model_weights, module_names, without_layer
 from titanflow.common.errors import Problem
 from titanflow.config.checks.model import argument_faults
 from titanflow.config.files.chat_template import template_of
@@ -151,6 +151,7 @@ def lora_problems(module: Module) -> list[Problem]:
         if linears and not problems:
             tied = bool(module.model_args.get("enable_weight_tying"))
             found, problems = find_modules(settings, linears, others, tied)
+            problems += _rank_problems(settings, _most_ranks(module, found.targets))
             problems += peft_problems(module.config["model"]["name"], found, linears) if settings.peft_adapter else []
     return module.placed(problems)
 
@@ -159,6 +160,32 @@ def _names(module: Module) -> tuple[list[str], list[str]]:
     """The model's linear layers and its other modules; empty where they aren't known or it can't be built."""
     name, args = module.config["model"]["name"], module.model_args
     return ([], []) if argument_faults(name, args) else module_names(name, args)
+
+
+def _most_ranks(module: Module, targets: Iterable[str]) -> dict[str, int]:
+    """The rank of each adapted layer's whole weight, which is the most that its update can have."""
+    shapes = model_weights(module.config["model"]["name"], module.model_args) or {}
+    return {name: min(linear_shape(shapes, name)) for name in targets}
+
+
+def _rank_problems(settings: Lora, most: Mapping[str, int]) -> list[Problem]:
+    """A rank that no adapted layer can use: such adapters hold more numbers than the layers themselves."""
+    if not most or settings.rank <= (least := max(most.values())):
+        return []
+    hint = "an adapter of a higher rank holds more numbers than its layer; rank: 0 trains the layers themselves"
+    return [Problem(f"found {settings.rank}", "lora.rank", expected=f"at most {least}, for {_short(most)}", hint=hint)]
+
+
+def _idle_ranks(module: Module) -> list[str]:
+    """A warning of adapted layers whose smaller side is below the rank, though that of others is not."""
+    settings, (linears, others) = Lora.of(module.config), _names(module)
+    found, _ = find_modules(settings, linears, others, bool(module.model_args.get("enable_weight_tying")))
+    small = {name: most for name, most in _most_ranks(module, found.targets).items() if most < settings.rank}
+    if not small:
+        return []
+    where = f"{module.name}.lora.rank ({module.origins.get('lora.rank', 'default')})"
+    most = f"the update of {_short(small)} has a rank of at most {min(small.values())}"
+    return [f"{where}: {most}, and an adapter of rank {settings.rank} holds more numbers than the layer itself"]
 
 
 def peft_problems(family: str, found: LoraModules, names: Iterable[str]) -> list[Problem]:
@@ -234,7 +261,7 @@ def lora_warnings(module: Module) -> list[str]:
     """Warnings of keys without effect, of learning rates of frozen modules, and of tokens that nothing trains."""
     lora = module.config["lora"]
     if lora["rank"] > 0:
-        idle = list(_idle_rates(module))
+        idle = [*_idle_rates(module), *_idle_ranks(module)]
         if saves_tokens(lora) or module.base is None or _knows_template(module.base, module.config["tokenizer"]):
             return idle
         return [*idle, UNTRAINED_TOKENS.format(module.name, module.base.stage, SAVE_THEM)]

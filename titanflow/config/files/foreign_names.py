@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from titanflow.config.keys.experiment import BASE_KEYS
-from titanflow.runs.contract import KIND_OF
+from titanflow.runs.contract import KIND_OF, TRAINED
 
 Home = Literal["training", "evaluate", "publish", "experiment"]
-_OTHER_STAGES = ("evaluate", "publish")
 
 
 @dataclass(frozen=True)
@@ -240,7 +239,7 @@ FOREIGN = (
     Foreign("push_to_hub push_to_hub_model_id", "target", "hub", "publish"),
     Foreign("hub_model_id hub_repo_id hf_repo_id", "repo_id", "with target: hub", "publish"),
     Foreign("hub_private_repo", "private", home="publish"),
-    Foreign("hub_token hf_token", "", "the environment has it (HF_TOKEN), or a Prefect block: publish.token_block"),
+    Foreign("hub_token hf_token", "", "the environment has it (HF_TOKEN), or a publication's token_block has it"),
     Foreign("hub_strategy hub_always_push", "", "a stage publishes once, when it has been evaluated"),
     # What only Primus reads.
     Foreign(
@@ -268,7 +267,8 @@ _BY_NAME = {name: entry for entry in (*FOREIGN, *_MOVED) for name in entry.names
 def foreign_hint(keys: Iterable[str], known: Iterable[str], prefix: str) -> str:
     """A hint with the key to write for the first of another trainer's dotted ``keys``; empty where none is known.
 
-    ``known`` are the dotted keys that their place has; ``prefix`` is its name: empty, ``modules.sft.`` or ``sft.``.
+    ``known`` are the dotted keys that their place has; ``prefix`` is its name: empty, ``modules.sft.`` or ``sft.``. A
+    module that is named by its kind may have another name: :func:`titanflow.config.stages.by_own_names`.
     """
     for key in keys:
         for name in _names(key):
@@ -305,7 +305,8 @@ def _place(entry: Foreign, key: str, known: set[str], prefix: str) -> str:
             return f"{prefix}{own}"
     if entry.home == "experiment":
         return entry.key
-    is_home = bool(module) and (module not in _OTHER_STAGES if entry.home == "training" else module == entry.home)
+    trains = KIND_OF.get(module) in TRAINED or "training.steps" in known
+    is_home = bool(module) and entry.home == "training" and trains
     if is_home and not prefix.startswith("modules."):
         return f"{prefix}{entry.key}"
     place = f"modules.{module if is_home else entry.stage}"

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from titanflow.common.errors import Problem
 from titanflow.config.stages import modules_of
-from titanflow.runs.scores.best import PART, task_and_metric
+from titanflow.runs.scores.best import KEY, PART, task_and_metric
 
 if TYPE_CHECKING:
     from titanflow.config.module import Module
 
-KEY = "checkpoint.best"
 EXPECTED = f"{PART}/task/metric, as {PART}/stdlib_kind/acc"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from titanflow.common.errors import Problem
@@ -23,7 +23,18 @@ def settle_means(modules: Mapping[str, Module]) -> list[Problem]:
     problems = [found for one in trained for found in _of(one, "base", one.config["base"], modules)]
     evaluations = modules_of("evaluate", modules)
     problems += [found for one in evaluations for found in _of_models(one, modules)]
+    problems = problems or list(_near(evaluations))
     return problems or [found for place, one in enumerate(evaluations) for found in _others(one, evaluations[:place])]
+
+
+def _near(evaluations: Sequence[Module]) -> Iterator[Problem]:
+    """Means whose names are one where case, dashes and underscores don't count, as modules' may not be."""
+    first: dict[str, str] = {}
+    for module in evaluations:
+        for name in module.config["means"]:
+            if (other := first.setdefault(alike(name), name)) != name:
+                found = f"differs from {other} in case, dashes and underscores alone"
+                yield module.problem(f"means.{name}", found, "another name")
 
 
 def _others(module: Module, earlier: Sequence[Module]) -> list[Problem]:

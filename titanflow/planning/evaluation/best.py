@@ -55,7 +55,7 @@ def check_best(experiment: Experiment, derived: Mapping[str, Module], stages: Se
         problems += _score_problems(mean, during, asked, asked_by(scoring.config), refuse)
         evaluate = plans.get(scoring.name)
         if not problems and evaluate is not None and evaluate.state != "CACHED":
-            problems += _unmade(mean, plans[mean.stages[0]])
+            problems += _unmade(mean, plans[mean.stages[0]], refuse.key)
     if problems:
         raise ConfigError(problems)
 
@@ -74,11 +74,11 @@ class _Refusal:
 
     def __init__(self, experiment: Experiment, scoring: Module, name: str) -> None:
         publishing = [one.name for one in experiment.of_kind("publish") if one.config["model"] == name]
-        self._key = f"{publishing[0]}.checkpoint.best" if publishing else KEY
+        self.key = f"{publishing[0]}.{KEY}" if publishing else KEY
         self._origin = scoring.origins.get(f"means.{name}.best.by", "")
 
     def __call__(self, found: str, expected: str = "", hint: str = "") -> Problem:
-        return Problem(found, self._key, self._origin, expected, hint)
+        return Problem(found, self.key, self._origin, expected, hint)
 
 
 def _score_problems(
@@ -128,16 +128,16 @@ def _says_what_is_better(task: SingleTask, metric: str) -> bool:
     return not named or not known or name in known or any("higher_is_better" in one for one in named)
 
 
-def _unmade(mean: Mean, plan: StagePlan) -> Iterator[Problem]:
+def _unmade(mean: Mean, plan: StagePlan, key: str) -> Iterator[Problem]:
     """Why a finished training has no best checkpoint."""
     if plan.state != "CACHED":
         return
     run = _ran(plan)
     best = best_checkpoint(run, mean.by)
     if best is None:
-        yield unknown_best(run, mean.by)
+        yield unknown_best(run, mean.by, key)
     elif flaw(kept_checkpoint(run, best.step)):
-        yield gone(run, best)
+        yield gone(run, best, key)
 
 
 def _ran(plan: StagePlan) -> StageRun:

@@ -45,8 +45,8 @@ def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> li
             continue
         asked = asked_by(run.config, module.name, module.origins)
         found = [*_evaluation_problems(module, run, asked), *_trained_on(modules, asked)]
-        if not found and _is_published(module, modules):
-            found += task_secrets(asked)
+        if not found and (publish := _publishes_tasks(module, modules)):
+            found += task_secrets(asked, publish)
         problems += [*found, *template_problems(module, run, asked, runs)]
         warnings += [] if problems else _warnings(module, modules, run, asked)
     if problems:
@@ -54,10 +54,10 @@ def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> li
     return warnings
 
 
-def _is_published(evaluate: Module, modules: Mapping[str, Module]) -> bool:
-    """Whether a publication has the files of an evaluation's own tasks."""
-    found = (one.config for one in modules_of("publish", modules) if one.config["evaluation"] == evaluate.name)
-    return any(one["own_tasks"] for one in found)
+def _publishes_tasks(evaluate: Module, modules: Mapping[str, Module]) -> str:
+    """The name of the first publication that has the files of an evaluation's own tasks; empty without one."""
+    found = (one for one in modules_of("publish", modules) if one.config["evaluation"] == evaluate.name)
+    return next((one.name for one in found if one.config["own_tasks"]), "")
 
 
 def check_during(scored: Iterable[tuple[Module, StageRun]], modules: Mapping[str, Module]) -> None:

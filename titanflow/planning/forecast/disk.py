@@ -1,25 +1,26 @@
 """The disk that a plan's stages take: checkpoints, exports, means, and what is published.
 
-A checkpoint holds the trained weights and AdamW's two moments in the weights' type, and the moving mean in fp32. Those
-of adapters leave the frozen weights out. Prepared rows count as much as the files that they are read from: a token
-takes 2 or 4 bytes and stands for about as many. Rows of the Hub aren't counted.
+A checkpoint holds the trained weights and AdamW's two moments (of Muon's matrices one) in the weights' type, and the
+moving mean in fp32. Those of adapters leave the frozen weights out, and the last may hold the model alone. Prepared
+rows count as much as the files that they are read from: a token takes 2 or 4 bytes and stands for about as many. Rows
+of the Hub aren't counted.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titanflow.common.errors import DataError, Problem
 from titanflow.common.quantities import size
-from titanflow.config.means.recipe import means_of
-from titanflow.config.stages import model_module
+from titanflow.config.means.recipe import base_mean, means_of
+from titanflow.config.stages import model_module, modules_of
 from titanflow.data.fingerprints import data_files
 from titanflow.planning.extension.schedule import Schedule
-from titanflow.planning.forecast.forecast import model_forecast
-from titanflow.planning.forecast.layout import Layout
+from titanflow.planning.forecast.forecast import Forecast, model_forecast
+from titanflow.planning.forecast.layout import BYTES, Layout
 from titanflow.planning.forecast.memory import MEAN_BYTES, MOMENTS
 
 if TYPE_CHECKING:
@@ -44,11 +45,12 @@ def disk_of(plan: StagePlan, modules: Mapping[str, Module]) -> int | None:
         if forecast is None or forecast.trained_parameters is None or forecast.parameters is None:
             return None
         exported = EXPORT_BYTES * forecast.parameters if forecast.export is not None else 0
-        total = exported + checkpoints(module.config, plan.best) * _checkpoint(module, forecast.trained_parameters)
+        # The mean that it starts from is a folder beside its own.
+        begun = EXPORT_BYTES * forecast.parameters if base_mean(module.config) is not None else 0
+        total = exported + begun + _checkpoints(module, forecast, plan.best)
         return max(0, total - _written(plan.run.folder)) if plan.state in ("RESUME", "EXTEND") else total
     if module.kind == "evaluate":
-        made = [name for name in means_of(module.config) if not plan.run.stages[name].exists()]
-        sizes = [_parameters(name, modules) for name in made]
+        sizes = [_parameters(name, modules) for name in _made(plan, module, modules)]
         return None if None in sizes else 2 * EXPORT_BYTES * sum(one or 0 for one in sizes)
     parameters = _parameters(module.config["model"], modules)
     if parameters is None or module.config["folder"] is not None:
@@ -62,16 +64,26 @@ def checkpoints(config: Mapping[str, Any], best: str = "") -> int:
     A new one is complete before the oldest goes. Beside the newest stand the one before a decay, which more steps need,
     one that is scored while the training goes on, and the best.
     """
-    steps, interval, kept = config["training"]["steps"], config["checkpoint"]["interval"], Schedule.of(config).kept_step
-    saved = -(-steps // interval) + (kept is not None and kept % interval != 0)
-    if not config["checkpoint"]["keep_latest_k"]:
+    saved, newest, kept = _saved(config), config["checkpoint"]["keep_latest_k"], Schedule.of(config).kept_step
+    if not newest:
         return saved
     beside = sum((kept is not None, config["during"]["every"] is not None, bool(best)))
-    return min(config["checkpoint"]["keep_latest_k"] + 1 + beside, saved)
+    return min(newest + 1 + beside, saved)
 
 
-def disk_warning(plans: Iterable[StagePlan], workspace: Path) -> str:
-    """Says that the stages which are to come take more than the workspace's disk has free; else empty."""
+def _saved(config: Mapping[str, Any]) -> int:
+    """How many checkpoints a training saves: at each interval, at the end, and at steps that are asked for besides."""
+    steps, saving = config["training"]["steps"], config["checkpoint"]
+    asked = {Schedule.of(config).kept_step, 1 if saving["enable_first_step_checkpoint"] else None} - {None, steps}
+    beside = sum(step is not None and step % saving["interval"] != 0 for step in asked)
+    return int(-(-steps // saving["interval"])) + beside
+
+
+def disk_warning(plans: Iterable[StagePlan], workspace: Path, origin: str) -> str:
+    """Says that the stages which are to come take more than the workspace's disk has free; else empty.
+
+    ``origin`` is where the workspace is written.
+    """
     needs = {plan.stage: disk for plan in plans if plan.forecast is not None and (disk := plan.forecast.disk)}
     free = shutil.disk_usage(next(path for path in (workspace, *workspace.parents) if path.exists())).free
     if sum(needs.values()) <= free:
@@ -79,12 +91,29 @@ def disk_warning(plans: Iterable[StagePlan], workspace: Path) -> str:
     told = ", ".join(f"{stage} {size(need)}" for stage, need in needs.items())
     found = f"the stages are forecast to write {size(sum(needs.values()))} ({told}), and {size(free)} are free"
     hint = "make room, keep fewer checkpoints (checkpoint.keep_latest_k), or name another disk"
-    return str(Problem(found, "workspace", str(workspace), hint=hint))
+    return str(Problem(f"{workspace}: {found}", "workspace", origin, hint=hint))
 
 
-def _checkpoint(module: Module, trained: int) -> int:
-    mean = MEAN_BYTES if module.config["training"]["ema"] is not None else 0
-    return trained * (Layout.of(module.config).weight_bytes * (1 + MOMENTS) + mean)
+def _checkpoints(module: Module, forecast: Forecast, best: str) -> int:
+    """Bytes of a training's checkpoints, at most at once."""
+    config, trained = module.config, forecast.trained_parameters or 0
+    weight = Layout.of(config).weight_bytes
+    mean = MEAN_BYTES if config["training"]["ema"] is not None else 0
+    by_muon = forecast.muon.parameters if forecast.muon is not None else 0
+    whole = trained * (weight * (1 + MOMENTS) + mean) - weight * by_muon
+    most, saved, saving = checkpoints(config, best), _saved(config), config["checkpoint"]
+    if not saving["last_save_model_only"] or most < saved:
+        return most * whole
+    return (most - 1) * whole + trained * BYTES[saving["export_dtype"]]
+
+
+def _made(plan: StagePlan, evaluate: Module, modules: Mapping[str, Module]) -> Iterator[str]:
+    """The means that an evaluation has yet to make: those of an earlier one are there when it begins."""
+    every = modules_of("evaluate", modules)
+    earlier = {name for one in every[: every.index(evaluate)] for name in means_of(one.config)}
+    for name in means_of(evaluate.config):
+        if name not in earlier and not plan.run.stages[name].exists():
+            yield name
 
 
 def _parameters(name: str, modules: Mapping[str, Module]) -> int | None:

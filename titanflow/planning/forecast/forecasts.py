@@ -61,7 +61,7 @@ def add_forecasts(stages: Iterable[StagePlan], experiment: Experiment, workspace
             experiment.warnings.append(warning)
     if refused:
         raise ConfigError(refused)
-    if warning := disk_warning(stages, workspace):
+    if warning := disk_warning(stages, workspace, experiment.origins.get("workspace", "")):
         experiment.warnings.append(warning)
     experiment.warnings += [str(doubt) for doubt in told_once(doubtful)]
     experiment.warnings += [f"on this machine a run would be refused: {problem}" for problem in told_once(elsewhere)]

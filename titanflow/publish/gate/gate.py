@@ -45,7 +45,12 @@ def decide(gate: Gate, evaluation: EvaluatedStage, samples: Samples | None, last
         confidence=gate.confidence,
         margin=gate.margin,
     )
-    return compared(decision, gate, samples, last) if gate.better_than_last else decision
+    if not gate.better_than_last:
+        return decision
+    if samples is None:
+        hint = f"set {evaluation.result.stage}.log_samples to true"
+        raise ConfigError(Problem("the evaluation kept no samples", "gate.better_than_last", hint=hint))
+    return compared(decision, gate, samples, last)
 
 
 def threshold(key: str, bound: float, evaluation: EvaluatedStage) -> Threshold:
@@ -70,13 +75,10 @@ def missed_by(threshold: Threshold) -> str:
 
 def unknown(message: str, key: str, given: str, known: list[str]) -> ConfigError:
     hint = did_you_mean(given, known)
-    return ConfigError(Problem(message, f"publish.gate.{key}", expected=", ".join(known), hint=hint))
+    return ConfigError(Problem(message, f"gate.{key}", expected=", ".join(known), hint=hint))
 
 
-def compared(decision: GateDecision, gate: Gate, samples: Samples | None, last: Published | None) -> GateDecision:
-    if samples is None:
-        hint = "set evaluate.log_samples to true"
-        raise ConfigError(Problem("the evaluation kept no samples", "publish.gate.better_than_last", hint=hint))
+def compared(decision: GateDecision, gate: Gate, samples: Samples, last: Published | None) -> GateDecision:
     tasks = compared_tasks(gate, samples, last)
     if last is None:
         return with_reason(decision, True, "nothing was published here before, so there is nothing to compare it with")
@@ -147,7 +149,7 @@ def minor(version: str) -> str:
 def differences_in_task(task: str, metric: str, new: TaskSamples | None, last: TaskSamples | None) -> Iterator[str]:
     if new is None or last is None or metric not in new.metrics or metric not in last.metrics:
         lacking = "this model has" if new is None or metric not in new.metrics else "the last one has"
-        yield f"{lacking} no samples of {task}/{metric} (publish.gate.tasks says what is compared)"
+        yield f"{lacking} no samples of {task}/{metric} (gate.tasks says what is compared)"
         return
     if new.version != last.version:
         yield f"{task} was version {reprlib.repr(last.version)} and is {reprlib.repr(new.version)}"

@@ -10,8 +10,9 @@ from titanflow.runs.checkpoints import CHECKPOINTS, flaw
 from titanflow.runs.contract import DURING_FOLDER, StageRun, Strict
 from titanflow.runs.metrics import EVALUATIONS_FILE, read_metrics
 
-KEY = "publish.checkpoint.best"
-LAST = "train it again, or publish its last checkpoint: leave publish.checkpoint out"
+KEY = "checkpoint.best"
+"""The key of a publication that asks for it."""
+LAST = "train it again, or publish its last checkpoint: leave checkpoint.best out"
 PART = "dev"
 """The part of the held-out rows that choices are made by."""
 
@@ -65,17 +66,17 @@ def kept_checkpoint(run: StageRun, step: int) -> Path:
     return held if flaw(saved) else saved
 
 
-def unknown_best(run: StageRun, by: str) -> Problem:
-    """What to say of a training none of whose checkpoints has the score."""
+def unknown_best(run: StageRun, by: str, key: str = KEY) -> Problem:
+    """What to say of a training none of whose checkpoints has the score; ``key`` asks for it."""
     reason = next(reversed(unscored(run, by).values()), "")
     found = f"no checkpoint of {run.stage} was scored by {by}" + (f": {reason}" if reason else "")
-    return Problem(found, KEY, str(run.folder / EVALUATIONS_FILE), ", ".join(_known(run)), LAST)
+    return Problem(found, key, str(run.folder / EVALUATIONS_FILE), ", ".join(_known(run)), LAST)
 
 
-def gone(run: StageRun, best: Best) -> Problem:
+def gone(run: StageRun, best: Best, key: str = KEY) -> Problem:
     """What to say if the best checkpoint isn't there any more."""
-    found = f"{best}, and its checkpoint wasn't kept: publish.checkpoint wasn't set while it trained"
-    return Problem(found, KEY, str(run.folder / CHECKPOINTS), hint=LAST)
+    found = f"{best}, and its checkpoint wasn't kept: {key} wasn't set while it trained"
+    return Problem(found, key, str(run.folder / CHECKPOINTS), hint=LAST)
 
 
 def _known(run: StageRun) -> list[str]:

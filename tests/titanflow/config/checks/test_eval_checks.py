@@ -37,6 +37,7 @@ EXPERIMENT = """
         (["data={source: stdlib_evals, path: items}"], "two sources: source and path"),
         (["data={kind: chat, path: items}"], "data.held_out: evaluation items are rows that are held out"),
         (["data={source: stdlib_chats}"], "expected: path, or source: stdlib_evals"),
+        (["data={source: stdlib_evals, part: train}"], "data.part: found train"),
         (["data={dataset: me/items}"], "data.dataset: found me/items"),
         (["data={path: items, split_part: heldout}"], "data.split_part: unknown key"),
         (["tasks=[3]"], "a list, each item text"),

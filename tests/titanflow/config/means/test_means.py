@@ -263,3 +263,9 @@ def test_a_base_that_is_no_mean_is_refused(configs: Path, base: object, said: st
 )
 def test_a_mean_in_words(recipe: dict[str, object], told: str) -> None:
     assert str(Mean.of(recipe)) == told
+
+
+def test_two_names_that_differ_in_case_alone_are_one(configs: Path) -> None:
+    mean = {"mean": ["sft_a", "sft_b"]}
+    text = refusal(configs, {"avg": mean, "Avg": mean})
+    assert "evaluate.means.Avg: differs from avg in case, dashes and underscores alone" in text

@@ -140,3 +140,14 @@ def test_the_best_of_a_training_is_chosen_by_one_score(configs: Path, load: Load
     ] == ["pretrain", "pretrain.best"]
     with pytest.raises(ConfigError, match=r"third\.checkpoint\.best: found 'dev/x/acc', and another publication"):
         load(*every, f"publish_b.checkpoint.best={by}", "third.checkpoint.best=dev/x/acc")
+
+
+def test_a_misspelt_model_is_blamed_and_not_the_evaluation(load: Load) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load("publish.model=stf")
+    (problem,) = refused.value.problems
+    assert problem.key == "publish.model"
+    assert problem.message == "found 'stf', which no module of this experiment trains"
+    assert problem.hint == "did you mean sft?"
+    with pytest.raises(ConfigError, match="evaluation: evaluate and eval_b score pretrain"):
+        load("publish.model=pretrain", "evaluate.models=[sft, pretrain]")

@@ -176,7 +176,7 @@ def test_a_finished_training_without_a_score_is_refused_before_anything_runs(con
     score(plan, step_8=None)
     text = refusal(configs)
     assert f"no checkpoint of pretrain was scored by {BY}: it was killed by SIGKILL" in text
-    assert "leave publish.checkpoint out" in text
+    assert "leave checkpoint.best out" in text
 
 
 def test_a_best_checkpoint_that_is_gone_is_refused(configs: Path) -> None:

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 from best_experiment import BY, write_best_experiment
+from chain_experiment import write_chain
 from tiny_experiment import write_tiny_experiment
 
 from titanflow.planning.forecast.disk import checkpoints
+from titanflow.planning.forecast.forecast import Forecast
 from titanflow.planning.forecast.table import total_line
 from titanflow.planning.plan import make_plan
 from titanflow.planning.stage_plan import Plan
@@ -74,11 +76,71 @@ def test_how_many_checkpoints_lie_there_at_most(
     rate = {"warmup_steps": 2, "decay_ratio": decay_ratio, "total_steps": None, "min_lr_factor": 0.0}
     config = {
         "training": {"steps": steps},
-        "checkpoint": {"interval": interval, "keep_latest_k": newest},
+        "checkpoint": {"interval": interval, "keep_latest_k": newest, "enable_first_step_checkpoint": False},
         "lr_scheduler": {**rate, "decay_type": "linear"},
         "during": {"every": every},
     }
     assert checkpoints(config, best) == expected
+
+
+def trained(plan: Plan, name: str) -> Forecast:
+    stage = plan.stage(name)
+    assert stage is not None
+    assert stage.forecast is not None
+    return stage.forecast
+
+
+def test_muon_keeps_one_number_for_each_of_a_matrix(tmp_path: Path) -> None:
+    plan = make_plan("tiny", write_tiny_experiment(tmp_path), overrides=["pretrain.optimizer.name=Muon"])
+    forecast = trained(plan, "pretrain")
+    assert forecast.muon is not None
+    count, matrices = forecast.parameters or 0, forecast.muon.parameters
+    assert 0 < matrices < count
+    assert forecast.disk == 3 * (3 * 4 * count - 4 * matrices) + 4 * count
+
+
+def test_the_first_step_and_a_last_one_of_the_model_alone(tmp_path: Path) -> None:
+    configs = write_tiny_experiment(tmp_path)
+    first, alone, every = (
+        f"pretrain.checkpoint.{key}"
+        for key in ("enable_first_step_checkpoint=true", "last_save_model_only=true", "keep_latest_k=0")
+    )
+    count = trained(make_plan("tiny", configs), "pretrain").parameters or 0
+    for settings, expected in (
+        # Steps 1, 4, 8 and 12.
+        ([first, every], 4 * 12),
+        ([first, every, "pretrain.checkpoint.interval=1"], 12 * 12),
+        ([alone], 2 * 12 + 4),
+        ([alone, "pretrain.checkpoint.export_dtype=bfloat16"], 2 * 12 + 2),
+        # Two are kept: most lie there before the oldest of the steps 1, 4 and 8 goes.
+        ([alone, first], 3 * 12),
+    ):
+        found = trained(make_plan("tiny", configs, overrides=settings), "pretrain").disk
+        assert found == count * (expected + 4), settings
+
+
+def test_a_mean_that_two_evaluations_score_is_made_once(tmp_path: Path) -> None:
+    configs = write_chain(tmp_path)
+    mean = "{mean: [sft, sft_b]}"
+    (configs / "experiments" / "means.yaml").write_text(
+        "extends: [chain.yaml]\n"
+        "modules:\n"
+        f"  evaluate: {{overrides: {{models: {{sft: sft, sft_b: sft_b, avg: {mean}}}}}}}\n"
+        f"  eval_b: {{stage: evaluate, config: evaluate.yaml, overrides: {{models: {{avg: {mean}}},\n"
+        "    tasks: [tiny_colour], include_path: ../evals, wandb: false}}\n"
+        "  publish: {overrides: {evaluation: evaluate}}\n"
+    )
+    plan = make_plan("means", configs)
+    count = trained(plan, "sft").parameters or 0
+    assert (disk(plan)["evaluate"], disk(plan)["eval_b"]) == (8 * count, 0)
+
+
+def test_the_mean_that_a_training_starts_from_is_a_folder_beside_it(tmp_path: Path) -> None:
+    configs = write_chain(tmp_path)
+    before = trained(make_plan("chain", configs), "sft_b")
+    settings = ["modules.sft_b.base={mean: {of: mid, last: 2}}", "mid.checkpoint.interval=2"]
+    after = trained(make_plan("chain", configs, overrides=settings), "sft_b")
+    assert (after.disk or 0) - (before.disk or 0) == 4 * (before.parameters or 0)
 
 
 def test_a_best_checkpoint_is_a_model_of_its_own(tmp_path: Path) -> None:
@@ -97,3 +159,4 @@ def test_what_a_disk_has_no_room_for_is_a_warning(tmp_path: Path, monkeypatch: p
         told = "\n".join(make_plan("tiny", configs).config.warnings)
         assert ("the stages are forecast to write" in told) == warns
         assert ("checkpoint.keep_latest_k" in told) == warns
+        assert ("tiny.yaml:2: workspace: " in told) == warns

@@ -75,7 +75,7 @@ def test_a_score_that_is_no_number_reaches_no_threshold() -> None:
 
 
 def test_a_threshold_on_what_was_not_evaluated_is_the_config_s_mistake() -> None:
-    with pytest.raises(ConfigError, match=r"publish\.gate\.thresholds: nothing was evaluated as 'knid/acc'") as caught:
+    with pytest.raises(ConfigError, match=r"gate\.thresholds: nothing was evaluated as 'knid/acc'") as caught:
         decide(Gate(thresholds={"knid/acc": 0.1}), evaluation(acc=0.5), None, None)
     assert "did you mean kind/acc?" in str(caught.value)
 
@@ -190,7 +190,7 @@ def test_a_comparison_that_no_evaluation_could_make(gate: Gate, found: Samples |
     for published in (None, last(samples())):
         with pytest.raises(ConfigError, match=re.escape(says)) as caught:
             decide(gate, evaluation(acc=0.5), found, published)
-        assert f"publish.gate.{key}" in str(caught.value)
+        assert f"gate.{key}" in str(caught.value)
 
 
 def test_thresholds_and_comparison_both_count() -> None:

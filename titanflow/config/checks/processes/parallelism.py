@@ -6,7 +6,8 @@ from math import prod
 
 from titanflow.common.errors import Problem
 from titanflow.config.batch import check_batch
-from titanflow.config.checks.processes.pipeline import check_pipeline, parallel_problem
+from titanflow.config.checks.processes.pipeline import check_pipeline
+from titanflow.config.checks.processes.pipeline_cut import parallel_problem
 from titanflow.config.module import Module
 
 EXACT = (

@@ -1,22 +1,18 @@
-"""Checks that batch and layers fit a pipeline's schedule; torchtitan and torch check once each rank has its model.
+"""Checks that batch, layers and optimizer fit a pipeline; torchtitan and torch check once each rank has its model.
 
 From torchtitan 0.2.2's ``distributed/pipeline_parallel.py`` and torch 2.13's ``pipelining/schedules.py``.
 """
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from titanflow.common.errors import Problem
 from titanflow.config.batch import data_parallel_ranks, local_share
+from titanflow.config.checks.processes.pipeline_cut import check_cut, parallel_problem, stage_count, stage_layers
 from titanflow.config.keys.optimizer import MUON
 from titanflow.config.module import Module
 
-ONE_STAGE = ("1f1b", "gpipe", "pipelineschedulesingle")
-"""Schedules with one stage a rank; the others have two or more."""
-TWO_STAGES = ("zbvzerobubble", "dualpipev")
-"""Schedules with exactly two stages a rank."""
 ROUNDS = ("interleaved1f1b", "interleavedzerobubble")
 """Schedules that work through the microbatches in equal rounds."""
 ALL_BUSY = ("1f1b", "dualpipev")
@@ -36,32 +32,7 @@ def check_pipeline(module: Module) -> list[Problem]:
     if not csv and degrees["pipeline_parallel_schedule"].lower() in ABSTRACT:
         key, found = "parallelism.pipeline_parallel_schedule", degrees["pipeline_parallel_schedule"]
         return [module.problem(key, f"found {found!r}, an abstract class of torch's", "1F1B, Interleaved1F1B, …")]
-    return [*_check_stages(module), *_check_microbatches(module), *_check_optimizer(module)]
-
-
-def _check_stages(module: Module) -> list[Problem]:
-    degrees, layers = module.config["parallelism"], module.model_args.get("n_layers")
-    if not layers or degrees["module_fqns_per_model_part"] is not None:
-        return []
-    ranks, schedule = degrees["pipeline_parallel_degree"], degrees["pipeline_parallel_schedule"]
-    first, last = (degrees[f"pipeline_parallel_{end}_stage_less_layers"] for end in ("first", "last"))
-    weight = layers + first + last
-    each = degrees["pipeline_parallel_layers_per_stage"]
-    stages = _stages(module)
-    if each is not None:
-        key = "pipeline_parallel_layers_per_stage"
-        cut = f"found {each}, which cuts {weight} layers into {stages} stages"
-        if stages % ranks:
-            return [parallel_problem(module, key, cut, f"a number that gives a multiple of {ranks} stages")]
-        wanted, found = _stages_a_rank(schedule), stages // ranks
-        if not {"one": found == 1, "two": found == 2, "two or more": found >= 2}[wanted]:
-            return [parallel_problem(module, key, f"{cut}, {found} a rank", f"{wanted} a rank, which {schedule} has")]
-    if max(first, last, 1) > weight // stages:
-        message = f"found {ranks}, which cuts {weight} layers (embedding and output counted) into {stages} stages"
-        expected = f"at least {max(first, last, 1)} layers in each stage"
-        hint = f"fewer stages: {schedule} has {_stages_a_rank(schedule)} a rank"
-        return [parallel_problem(module, "pipeline_parallel_degree", message, expected, hint)]
-    return []
+    return check_cut(module) or [*_check_microbatches(module), *_check_optimizer(module)]
 
 
 def _check_microbatches(module: Module) -> list[Problem]:
@@ -77,7 +48,7 @@ def _check_microbatches(module: Module) -> list[Problem]:
     problems = _check_validation(module, count)
     if degrees["pipeline_parallel_schedule_csv"]:
         return problems
-    least = _stages(module) if schedule.lower() in ALL_BUSY else 1
+    least = stage_count(module) if schedule.lower() in ALL_BUSY else 1
     if count < least:
         message = f"{taken}: {count} microbatches of {size}, and {schedule} needs {least}, one a stage"
         return [*problems, module.problem("training.local_batch_size", message, f"at least {least * size}")]
@@ -98,32 +69,12 @@ def _check_validation(module: Module, microbatches: int) -> list[Problem]:
 
 
 def _check_optimizer(module: Module) -> list[Problem]:
-    degrees, layers = module.config["parallelism"], module.model_args.get("n_layers")
-    ends = [degrees[f"pipeline_parallel_{end}_stage_less_layers"] for end in ("first", "last")]
-    if module.config["optimizer"]["name"] == MUON and layers and (layers + sum(ends)) // _stages(module) <= max(ends):
-        found = f"found Muon, and a stage of the pipeline has no layer (of {layers} in {_stages(module)} stages)"
-        return [module.problem("optimizer.name", found, "AdamW, or fewer stages")]
+    # Each stage has an optimizer of its own, and the schedule of one is saved for all, with its list of rates.
+    layers = stage_layers(module)
+    if module.config["optimizer"]["name"] == MUON and 0 in layers:
+        found = f"found Muon, and stage {layers.index(0)} of the pipeline has no layer (layers of each stage: {layers})"
+        return [module.problem("optimizer.name", found, "AdamW, or a layer in each stage")]
     if not module.config["optimizer"]["early_step_in_backward"]:
         return []
     message = "found true: torchtitan can't step in a pipeline's backward pass"
     return [module.problem("optimizer.early_step_in_backward", message, "false")]
-
-
-def _stages(module: Module) -> int:
-    degrees, layers = module.config["parallelism"], module.model_args.get("n_layers")
-    each = degrees["pipeline_parallel_layers_per_stage"]
-    if each is None or not layers:
-        is_one = degrees["pipeline_parallel_schedule"].lower() in ONE_STAGE
-        return int(degrees["pipeline_parallel_degree"]) * (1 if is_one else 2)
-    ends = sum(degrees[f"pipeline_parallel_{end}_stage_less_layers"] for end in ("first", "last"))
-    return math.ceil((layers + ends) / each)
-
-
-def _stages_a_rank(schedule: str) -> str:
-    if schedule.lower() in ONE_STAGE:
-        return "one"
-    return "two" if schedule.lower() in TWO_STAGES else "two or more"
-
-
-def parallel_problem(module: Module, key: str, message: str, expected: str, hint: str = "") -> Problem:
-    return module.problem(f"parallelism.{key}", message, expected, hint)

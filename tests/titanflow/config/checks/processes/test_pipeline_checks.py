@@ -1,9 +1,15 @@
 """What torchtitan and torch refuse of a pipeline once each rank has built its model."""
 
+import itertools
+
 import pytest
+
+from titanflow.config.checks.processes.pipeline_cut import check_cut, stage_layers
+from titanflow.config.module import Module
 
 SCHEDULE = "parallelism.pipeline_parallel_schedule"
 MICROBATCH = "parallelism.pipeline_parallel_microbatch_size"
+FIRST, LAST = (f"parallelism.pipeline_parallel_{end}_stage_less_layers" for end in ("first", "last"))
 EACH = "parallelism.pipeline_parallel_layers_per_stage"
 
 
@@ -59,3 +65,84 @@ def test_a_pipeline_that_torch_refuses(
     message = mistakes(write(), *pipeline(ranks, *settings), f"pretrain.model.n_layers={layers}")
     assert expected in message
     assert "--set pretrain." in message or "pretrain.yaml:4: pretrain.training.local_batch_size" in message
+
+
+PARTS = "parallelism.module_fqns_per_model_part"
+MUON = "optimizer.name=Muon"
+
+
+def test_the_cut_is_torchtitans_own() -> None:
+    from torchtitan.distributed.pipeline_parallel import generate_llm_fqn_per_model_part as generate
+
+    tried, refused = 0, 0
+    for layers, stages, first, last in itertools.product((1, 2, 3, 5, 8), (2, 3, 4), (0, 1, 2), (0, 1, 3)):
+        module = Module("pretrain", "pretrain", "torchtitan", {}, {}, model_args={"n_layers": layers})
+        module.config["parallelism"] = {
+            "module_fqns_per_model_part": None,
+            "pipeline_parallel_layers_per_stage": None,
+            "pipeline_parallel_degree": stages,
+            "pipeline_parallel_schedule": "1F1B",
+            "pipeline_parallel_first_stage_less_layers": first,
+            "pipeline_parallel_last_stage_less_layers": last,
+        }
+        try:
+            cut = generate(stages, layers, first, last)
+        except ValueError:
+            assert check_cut(module)
+            refused += 1
+            continue
+        assert check_cut(module) == []
+        assert stage_layers(module) == [sum(name.startswith("layers.") for name in part) for part in cut]
+        tried += 1
+    assert tried > 50
+    assert refused > 50
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["model.n_layers=2"],
+        # Stages of 4 and 3: the embedding counts as 3 layers of the first, the output as one of the last.
+        ["model.n_layers=3", f"{FIRST}=3", f"{LAST}=1"],
+        ["model.n_layers=2", f"{PARTS}=[[tok_embeddings, layers.0], [layers.1, norm, output]]"],
+    ],
+)
+def test_muon_steps_a_pipeline_with_a_layer_in_each_stage(write, load, settings: list[str]) -> None:
+    load(write(), *pipeline(2, MUON, *settings))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["model.n_layers=2", f"{PARTS}=[[tok_embeddings], [layers.0, layers.1, norm, output]]"],
+        ["model.n_layers=2", f"{FIRST}=2", f"{LAST}=0"],
+    ],
+)
+def test_muon_is_refused_where_a_stage_has_no_layer(write, mistakes, load, settings: list[str]) -> None:
+    message = mistakes(write(), *pipeline(2, MUON, *settings))
+    assert "pretrain.optimizer.name: found Muon, and stage 0 of the pipeline has no layer" in message
+    load(write(), *pipeline(2, *settings))
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ("[[tok_embeddings, layers.0], [layers.1, norm], [output]]", "expected: a multiple of 2 stages"),
+        ("[[tok_embeddings], [layers.0], [layers.1], [norm, output]]", "found 4 stages, 2 a rank"),
+        ("[]", "expected: one a rank"),
+        ("[[tok_embeddings, layers.0], [norm, output]]", "no stage has layers.1"),
+        ("[[tok_embeddings, layers.0, layers.1], [layers.1, norm, output]]", "found layers.1 twice"),
+        ("[[tok_embeddings, layers.0], [layers.1, norm, lm_head]]", "found 'lm_head', which the model lacks"),
+        ("[[tok_embeddings, layers.1], [layers.0, norm, output]]", "aren't in the model's order"),
+    ],
+)
+def test_stages_by_name_hold_the_model_once(write, mistakes, parts: str, expected: str) -> None:
+    message = mistakes(write(), *pipeline(2, "model.n_layers=2", f"{PARTS}={parts}"))
+    assert expected in message
+    assert f"pretrain.{PARTS}: " in message
+
+
+def test_too_many_stages_are_one_mistake(write, mistakes) -> None:
+    message = mistakes(write(), *pipeline(8, "model.n_layers=4", "training.local_batch_size=2", MUON))
+    assert message.count("expected: ") == 1
+    assert "cuts 6 layers (embedding and output counted) into 8 stages" in message
