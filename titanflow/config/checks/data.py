@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from titanflow.common.errors import DataError, Problem
@@ -18,6 +19,9 @@ ONLY_TEXT = ("text_column", "document", "streaming")
 """Keys that have no meaning for conversations."""
 ONLY_DATASETS = {"config": None, "split": "train", "revision": None}
 """Keys of datasets alone, with no meaning for files and built-in sources; with their defaults."""
+MOST = 1_000_000
+"""The most epochs of a mixture's source, and the most that one's weight may be times another's: the order of rows is
+held in memory, up to where it repeats itself."""
 KINDS = {
     "stdlib": "text",
     "stdlib_documented": "text",
@@ -122,9 +126,23 @@ def _check_mixture(module: Module, section: str, data: dict[str, Any]) -> list[P
     if data.get("streaming"):
         message = "a mixture is read from prepared rows"
         problems.append(module.problem(f"{section}.streaming", message, expected="false"))
-    for name, source in data["mixture"]["sources"].items():
-        problems += _check_source(module, f"{section}.mixture.sources.{name}", source, data["mixture"]["strategy"])
-    return problems
+    key, sources, strategy = f"{section}.mixture.sources", data["mixture"]["sources"], data["mixture"]["strategy"]
+    faults = [
+        fault for name, source in sources.items() for fault in _check_source(module, f"{key}.{name}", source, strategy)
+    ]
+    return problems + (faults or list(_far_apart(module, key, sources)))
+
+
+def _far_apart(module: Module, section: str, sources: dict[str, dict[str, Any]]) -> Iterator[Problem]:
+    """Weights of which one would leave the other no row, or the order of rows no end that fits a memory."""
+    weights = {name: source.get("weight", 1.0) for name, source in sources.items()}
+    if not weights:
+        return
+    most, least = max(weights, key=weights.__getitem__), min(weights, key=weights.__getitem__)
+    if weights[most] > MOST * weights[least]:
+        found = f"found {weights[most]:g} beside {weights[least]:g} of {least}"
+        expected = f"weights of which none is more than {MOST:,} times another"
+        yield module.problem(f"{section}.{most}.weight", found, expected, "leave the lighter source out")
 
 
 def _check_source(module: Module, key: str, source: dict[str, Any], strategy: str) -> list[Problem]:
@@ -133,6 +151,8 @@ def _check_source(module: Module, key: str, source: dict[str, Any], strategy: st
         for number in ("weight", "epochs")
         if source.get(number, 1) <= 0
     ]
+    if source.get("epochs", 1) > MOST:
+        problems.append(module.problem(f"{key}.epochs", f"found {source['epochs']:g}", expected=f"at most {MOST:,}"))
     if "weight" in source and strategy == "concat":
         message, hint = "sources that follow one another have no weights", "give it epochs, or set strategy: interleave"
         problems.append(module.problem(f"{key}.weight", message, hint=hint))

@@ -47,6 +47,15 @@ def message_of(write, mistakes, data: str, chat: str = "{}") -> str:
         ("{kind: chat, path: c, %s}" % (TWO % ("interleave", "")), ["sft.data.path: two sources: path and mixture"]),
         ("{kind: chat, %s}" % (TWO % ("interleave", ", weight: 0")), ["sources.a.weight: found 0", "above 0"]),
         ("{kind: chat, %s}" % (TWO % ("concat", ", weight: 2")), ["sources.a.weight: sources that follow one another"]),
+        (
+            "{kind: chat, %s}" % (TWO % ("interleave", ", weight: 1.0e+308")),
+            ["sources.a.weight: found 1e+308 beside 1 of b", "none is more than 1,000,000 times another"],
+        ),
+        (
+            "{kind: chat, %s}" % (TWO % ("interleave", ", weight: 1.0e-7")),
+            ["sources.b.weight: found 1 beside 1e-07 of a", "leave the lighter source out"],
+        ),
+        ("{kind: chat, %s}" % (TWO % ("concat", ", epochs: 1.0e+300")), ["sources.a.epochs: found 1e+300", "at most"]),
         ("{kind: chat, streaming: true, %s}" % (TWO % ("concat", "")), ["a mixture is read from prepared rows"]),
         ("{kind: chat, path: a.jsonl, limit: 0}", ["sft.data.limit: found 0", "1 or more"]),
         ("{kind: chat, path: a.jsonl, limit: -1}", ["sft.data.limit: found -1", "leave it out to read all rows"]),
