@@ -28,8 +28,7 @@ class Leaf:
     """A value and where it was written: ``file:line``, or the words of a command line.
 
     ``text`` is the value for a key that wants a text, such as a user's name that is written ``1001``; None if the
-    value serves there too. ``file`` is the file that it was written in, beside which a file that it names is looked
-    for; None for a command line.
+    value serves there too. A file that it names is looked for beside ``file``; None for a command line.
     """
 
     value: Any
@@ -134,11 +133,11 @@ def _tree(node: yaml.Node | None, file: _File, problems: list[Problem]) -> Tree:
     if node is None or (isinstance(node, yaml.ScalarNode) and _construct(node) is None):
         return {}
     if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(
-            Problem("the top of the file isn't a mapping", origin=f"{file.shown}:1", expected="key: value")
-        )
+        message = "the top of the file isn't a mapping"
+        raise ConfigError(Problem(message, origin=f"{file.shown}:1", expected="key: value"))
     pairs = [(key, _by_name(value) if key.value == BY_NAME else value) for key, value in node.value]
-    return _mapping(yaml.MappingNode(node.tag, pairs, node.start_mark), file, problems, (node,))
+    top = yaml.MappingNode(node.tag, pairs, node.start_mark, node.end_mark, node.flow_style)
+    return _mapping(top, file, problems, (node,))
 
 
 def _by_name(node: yaml.Node) -> yaml.Node:
@@ -174,6 +173,13 @@ def _mapping(node: yaml.MappingNode, file: _File, problems: list[Problem], above
             problems.append(Problem("a key is a text, not a list or a mapping", origin=origin))
         elif value_node in above:
             problems.append(Problem("stands within itself", key=key, origin=origin))
+        elif (
+            ":" in key
+            and node.flow_style
+            and not (key_node.style or value_node.value or getattr(value_node, "style", "{"))
+        ):
+            expected = f"a space behind the colon: {{{key.replace(':', ': ', 1)}}}"
+            problems.append(Problem(f"found {{{key}}}, a key without a value", origin=origin, expected=expected))
         elif key == "<<":
             merged = {**_merged(value_node, file, origin, problems, above), **merged}
         else:

@@ -44,7 +44,12 @@ def test_what_only_looks_like_a_number_stays_text(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "line", "message"),
-    [("a: 1\nb: 2\na: 3\n", 3, "second time"), ("a: [1\nb: 2", 2, "not YAML"), ("- a\n- b\n", 1, "isn't a mapping")],
+    [
+        ("x: 1\ny: {steps:5, b: 1}\n", 2, r"found {steps:5}, a key without a value[\s\S]*{steps: 5}"),
+        ("a: 1\nb: 2\na: 3\n", 3, "second time"),
+        ("a: [1\nb: 2", 2, "not YAML"),
+        ("- a\n- b\n", 1, "isn't a mapping"),
+    ],
 )
 def test_a_broken_file_is_named_with_its_line(tmp_path: Path, text: str, line: int, message: str) -> None:
     path = tmp_path / "broken.yaml"
@@ -52,6 +57,13 @@ def test_a_broken_file_is_named_with_its_line(tmp_path: Path, text: str, line: i
     with pytest.raises(ConfigError, match=message) as raised:
         read_tree(path)
     assert f"broken.yaml:{line}" in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["{'a:b': }", "{a:b: 1}", "{a:b: {}}", "{a:b: ''}", "{a:b: null}", "{a: , b}", "a:b:"])
+def test_a_key_with_a_colon_and_a_value_is_read_as_it_is(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    assert plain(read_tree(path)) == yaml.safe_load(text)
 
 
 def test_anchors_and_merge_keys_are_read(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def _check_mapping(value: Tree, schema: Schema, prefix: str, known: Known, dotte
         return []
     items = items if isinstance(items, dict) else {}
     wrong = {name: item for name, item in value.items() if not accepts(plain(item), items)}
-    # `{/shared:data}`, without a space, is a key without a value.
+    # Of a key without a value the whole mapping is shown.
     if wrong and all(isinstance(item, Leaf) and item.value is not None for item in wrong.values()):
         return [_wrong_value(f"{prefix}{dotted}.{name}", item, items) for name, item in wrong.items()]
     return [_wrong_value(f"{prefix}{dotted}", Leaf(plain(value), first_origin(value)), schema)]

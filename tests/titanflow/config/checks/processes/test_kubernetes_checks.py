@@ -94,7 +94,7 @@ def test_what_kubernetes_would_not_take_is_refused(settings: dict[str, Any], exp
         (["kind=kubernetes", "node_rank=1"], "node_rank: found 1, and launcher.kind is kubernetes"),
         (["kind=slurm", "share_device=true"], "share_device: found True, and launcher.kind is slurm"),
         # Without a space behind the colon this is one key.
-        (["kubernetes.volumes={/shared:data}"], "kubernetes.volumes: found {'/shared:data': None} (dict)"),
+        (["kubernetes.volumes={/shared: }"], "kubernetes.volumes: found {'/shared': None} (dict)"),
         (["kind=kubernetes", "kubernetes.imgae=x"], "kubernetes.imgae: unknown key"),
     ],
 )
