@@ -154,12 +154,10 @@ def _find_base(part: ModelPart, earlier: Mapping[str, Module]) -> tuple[BaseArch
         return None, [replace(one, key=key, origin=origin, message=_placed(one)) for one in error.problems]
     if base is not None or (part.is_broken and "/" not in wanted):
         return base, []
-    expected = (
-        "a training module that is written before this one, the folder of a finished stage or of a model that "
-        "transformers loads, or owner/name on the Hub"
-    )
+    before = f"a training module that is written before this one ({', '.join(trained) or 'there is none'})"
+    outside = "the folder of a finished stage or of a model that transformers loads, or owner/name on the Hub"
     hint = misplaced_revision("base", wanted) or did_you_mean(wanted, trained)
-    return None, [Problem(f"found {wanted!r}", key, origin, expected, hint)]
+    return None, [Problem(f"found {wanted!r}", key, origin, f"{before}, {outside}", hint)]
 
 
 def _averaged(

@@ -142,7 +142,7 @@ def test_so_does_one_of_the_overrides(write, mistakes, key: str, hint: str) -> N
 def test_a_base_that_isnt_there_is_named(write, mistakes) -> None:
     message = mistakes(write(experiments__exp=SFT.format(base="/nowhere/pretrain")))
     assert "exp.yaml:5: sft.base: found '/nowhere/pretrain'" in message
-    assert "expected: a training module that is written before this one, the folder of a finished stage" in message
+    assert "expected: a training module that is written before this one (there is none), the folder" in message
 
 
 OWN_FAMILY = """

@@ -120,7 +120,7 @@ def test_what_starts_from_several_models_has_no_one_base(load: Load) -> None:
         ("  'ü b': {stage: pretrain}\n", "found 'ü b'"),
         (f"  {'a' * 60}: {{stage: pretrain}}\n", "at most 40 letters"),
         ("  evaluate: {base: sft}\n", r"modules.evaluate.base: found 'sft'.*nothing is trained here"),
-        ("  sft: {base: later}\n  later: {stage: sft}\n", r"sft.base: found 'later'.*written before this one"),
+        ("  sft: {base: later}\n  later: {stage: sft}\n", r"sft.base: found 'later'.*before this one \(pretrain\)"),
         ("  a: {stage: sft, base: b}\n  b: {stage: sft, base: a}\n", r"a.base: found 'b'"),
         ("  a: {stage: sft, base: a}\n", r"a.base: found 'a'"),
         ("  a: {stage: sft, base: evaluate}\n", r"a.base: found 'evaluate'"),
