@@ -13,16 +13,32 @@ from titanflow.runs.results import TrainResult, write_result
 
 
 def write_stage(
-    folder: Path, seeds: list[int], tokenizer: Path, family: str = "llama3", dtype: torch.dtype = torch.float32
+    folder: Path,
+    seeds: list[int],
+    tokenizer: Path,
+    family: str = "llama3",
+    dtype: torch.dtype = torch.float32,
+    interval: int = 1,
 ) -> Path:
-    """A finished stage with a checkpoint for each seed."""
+    """A finished stage with a checkpoint for each seed, of which each ``interval``-th was due."""
     StageRun(
         stage=folder.name,
         kind="pretrain",
         experiment="e",
         run="r",
         folder=folder,
-        config={"model": {"name": family, "flavor": "debugmodel"}, "training": {"seq_len": POSITIONS}},
+        config={
+            "model": {"name": family, "flavor": "debugmodel"},
+            "training": {"seq_len": POSITIONS, "steps": len(seeds)},
+            "checkpoint": {"interval": interval, "enable_first_step_checkpoint": False},
+            "lr_scheduler": {
+                "warmup_steps": 0,
+                "total_steps": None,
+                "decay_ratio": 0.0,
+                "decay_type": "linear",
+                "min_lr_factor": 0.0,
+            },
+        },
         model_overrides={**SIZES[family], "vocab_size": VOCAB},
         tokenizer=tokenizer,
     ).write()

@@ -29,7 +29,8 @@ from titanflow.common.digests import digest, file_digest
 from titanflow.common.errors import DataError, Problem
 from titanflow.config.means.recipe import Mean, base_mean
 from titanflow.planning.begin import set_aside
-from titanflow.runs.checkpoints import complete_folders, flaw
+from titanflow.planning.extension.schedule import Schedule
+from titanflow.runs.checkpoints import complete_folders, flaw, is_due
 from titanflow.runs.contract import RESULT_FILE, StageRun
 from titanflow.runs.manifest import checkpoint_digest
 from titanflow.runs.results import Averaged, TrainResult, result_of, write_result
@@ -160,7 +161,10 @@ def parts_of(mean: Mean, stages: Mapping[str, Path], best: Best | None = None) -
         ]
     (training,) = trainings
     last, folder = _result_of(training).step, training.run.folder / "checkpoint"
-    found = [(step, path) for step, path in complete_folders(folder) if step <= last][: mean.last]
+    saving, kept_step = training.run.config["checkpoint"], Schedule.of(training.run.config).kept_step
+    # Those of an interruption, or of an earlier end, have no part: an uninterrupted run doesn't have them.
+    wanted = (one for one in complete_folders(folder) if one[0] == last or is_due(one[0], saving, kept_step))
+    found = [(step, path) for step, path in wanted if step <= last][: mean.last]
     if len(found) < mean.last:
         message, hint = (
             f"found {len(found)} complete checkpoints",

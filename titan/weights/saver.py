@@ -15,7 +15,7 @@ from torchtitan.components.checkpoint import MODEL, CheckpointManager
 from torchtitan.config.job_config import Checkpoint as CheckpointConfig
 
 from titan.weights import checkpoint
-from titanflow.runs.checkpoints import invalidate, superfluous
+from titanflow.runs.checkpoints import invalidate, is_due, superfluous
 
 
 class ExportedState:
@@ -47,10 +47,9 @@ class CheckpointSaver:
         self.config = config
         self.saved_step = 0
         self.kept_step = kept_step
-        self._keeps_latest = 0
-        if kept_step is not None:
-            # torchtitan's manager would remove the kept one: it knows nothing but the newest few.
-            self._keeps_latest, manager.keep_latest_k = manager.keep_latest_k, 0
+        # torchtitan's manager knows the newest few alone: it would remove the kept one, and for each interruption's
+        # checkpoint one that is due.
+        self._keeps_latest, manager.keep_latest_k = manager.keep_latest_k, 0
         self._in_background: Path | None = None
 
     @property
@@ -65,8 +64,7 @@ class CheckpointSaver:
         Raises:
             StageFailed: this one, or the one before, can't be saved.
         """
-        is_first = step == 1 and self.config.enable_first_step_checkpoint
-        if last or step % self.config.interval == 0 or step == self.kept_step or is_first:
+        if last or is_due(step, vars(self.config), self.kept_step):
             self.save(step, last)
 
     def save(self, step: int, last: bool = False) -> None:
@@ -91,7 +89,7 @@ class CheckpointSaver:
             self.manager.interval = interval
         self.saved_step, self._in_background = step, path
         if self._keeps_latest and not last and dist.get_rank() == 0:
-            for old in superfluous(self.folder, self._keeps_latest, self.kept_step):
+            for old in superfluous(self.folder, self._keeps_latest, vars(self.config), self.kept_step):
                 self.manager.purge_queue.put(str(old))
 
     @contextlib.contextmanager

@@ -84,10 +84,26 @@ def complete_folders(folder: Path) -> Iterator[tuple[int, Path]]:
     return ((step, path) for step, path in step_folders(folder).items() if not flaw(path))
 
 
-def superfluous(folder: Path, newest: int, kept_step: int | None) -> list[Path]:
-    """The checkpoints in ``folder`` beside the ``newest`` few and the one of ``kept_step``, oldest first."""
-    others = [path for step, path in step_folders(folder).items() if step != kept_step]
-    return others[newest:][::-1]
+def is_due(step: int, saving: Mapping[str, Any], kept_step: int | None) -> bool:
+    """Whether a training saves a step whatever befalls it: by its section ``checkpoint``, or as the ``kept_step``.
+
+    Beside these lie its last step, that of an earlier end which more steps went on from, and steps at which a SIGTERM
+    interrupted it.
+    """
+    is_first = step == 1 and saving["enable_first_step_checkpoint"]
+    return is_first or step % saving["interval"] == 0 or step == kept_step
+
+
+def superfluous(folder: Path, newest: int, saving: Mapping[str, Any], kept_step: int | None) -> list[Path]:
+    """The checkpoints in ``folder`` that aren't kept, oldest first.
+
+    Kept are the ``newest`` few, the newest few that are due (:func:`is_due`), lest those of interruptions take their
+    place, and the one of ``kept_step``.
+    """
+    others = {step: path for step, path in step_folders(folder).items() if step != kept_step}
+    due = [step for step in others if is_due(step, saving, kept_step)]
+    kept = {*list(others)[:newest], *due[:newest]}
+    return [path for step, path in others.items() if step not in kept][::-1]
 
 
 def invalidate(path: Path) -> None:

@@ -64,6 +64,16 @@ def test_a_mean_of_the_last_checkpoints_leaves_the_earlier_out(stages: dict[str,
     assert (result.step, result.loss, result.export) == (4, None, None)
 
 
+def test_a_mean_of_the_last_checkpoints_leaves_those_of_interruptions_out(tmp_path: Path) -> None:
+    """Step 3 was saved on a SIGTERM, or as the last one before there were more steps."""
+    tokenizer = write_byte_tokenizer(tmp_path / "tokenizer")
+    stage = write_stage(tmp_path / "long", [2, 3, 4, 5, 6], tokenizer, interval=2)
+    make_mean("avg", Mean(("long",), (1 / 3,) * 3, last=3), {"long": stage}, tmp_path / "avg")
+    result = read_result(tmp_path / "avg")
+    assert isinstance(result, TrainResult)
+    assert [part.step for part in result.mean_of] == [2, 4, 5]
+
+
 def test_the_first_models_moving_mean_is_not_said_to_be_the_means(stages: dict[str, Path], tmp_path: Path) -> None:
     result = read_result(stages["a"])
     assert isinstance(result, TrainResult)

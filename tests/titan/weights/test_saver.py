@@ -21,6 +21,8 @@ class Manager:
         self.interval = 10
         self.save_future = None
         self.saved = []
+        self.keep_latest_k = 0
+        self.purge_queue = SimpleQueue()
 
     def save(self, step, last_step=False):
         self.saved.append((step, last_step, self.interval))
@@ -52,7 +54,7 @@ def test_each_interval_and_the_last_step_are_saved_once(saver):
 
 def test_the_kept_step_is_saved_though_it_is_not_due_and_outlives_the_newest_few(saver):
     manager = Manager(saver.folder)
-    manager.keep_latest_k, manager.purge_queue = 2, SimpleQueue()
+    manager.keep_latest_k = 2
     kept = CheckpointSaver(manager, saver.folder, saver.config, kept_step=15)
     # torchtitan's own purge would take the kept one.
     assert manager.keep_latest_k == 0
@@ -62,6 +64,20 @@ def test_the_kept_step_is_saved_though_it_is_not_due_and_outlives_the_newest_few
     assert [step for step, _, _ in manager.saved] == [10, 15, 20, 30, 40]
     removed = [Path(manager.purge_queue.get()).name for _ in range(manager.purge_queue.qsize())]
     assert sorted(set(removed)) == ["step-10", "step-20"]
+
+
+def test_a_checkpoint_of_an_interruption_takes_no_place_of_one_that_is_due(saver):
+    manager = Manager(saver.folder)
+    manager.keep_latest_k = 2
+    kept = CheckpointSaver(manager, saver.folder, saver.config)
+    left = []
+    for step in (10, 20, 23, 26, 30, 40, 50):
+        kept.save(step)
+        manager.save_future.set_result(None)
+        while not manager.purge_queue.empty():
+            Path(manager.purge_queue.get()).rmdir()
+        left.append(sorted(int(path.name.removeprefix("step-")) for path in saver.folder.iterdir()))
+    assert left == [[10], [10, 20], [10, 20, 23], [10, 20, 23, 26], [20, 26, 30], [30, 40], [40, 50]]
 
 
 def test_a_failure_in_the_background_names_the_save_that_failed_and_its_cause(saver):

@@ -75,6 +75,12 @@ def test_a_gate_that_cannot_be_asked(gated: Gated, gate: str, key: str, says: st
     assert "exp.yaml:" in str(caught.value) or str(caught.value).startswith("default: publish.gate.metric")
 
 
+def test_a_threshold_without_a_metric_is_told_once(gated: Gated) -> None:
+    with pytest.raises(ConfigError) as caught:
+        gated("{thresholds: {kind: 0.8}}")
+    assert len(caught.value.problems) == 1
+
+
 @pytest.mark.parametrize("gate", ["{better_than_last: true}", "{thresholds: {kind/acc: 0.8}}"])
 def test_a_gate_needs_an_evaluation(gated: Gated, gate: str) -> None:
     with pytest.raises(ConfigError, match="found a gate, and nothing is evaluated"):

@@ -85,6 +85,8 @@ def _check_names(publish: Module, known: Mapping[str, list[str]], groups: Iterab
     for name in gate["thresholds"]:
         task, _, metric = name.rpartition("/")
         key = f"gate.thresholds.{name}"
+        if not task or not metric:
+            continue  # no task/metric, as was said of it
         if task not in known:
             problems.append(_unknown(publish, key, f"no task {task!r} is evaluated", task, known))
         elif not has_metric(known[task], metric):
