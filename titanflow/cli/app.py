@@ -68,10 +68,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def reports_errors(function: Command, lasting: Collection[str] = ()) -> Command:
+def reports_errors(function: Command, lasting: Collection[str] = (), after_interrupt: str = "") -> Command:
     """Prints a TitanflowError as one message and exits with its status; sees to it that caches can be written.
 
-    ``lasting`` names the variables of folders that the command can't have among the temporary ones.
+    ``lasting`` names the variables of folders that the command can't have among the temporary ones; ``after_interrupt``
+    is what to say of a ^C, beside that it was one.
     """
 
     @functools.wraps(function)
@@ -85,7 +86,7 @@ def reports_errors(function: Command, lasting: Collection[str] = ()) -> Command:
             err.print(Text.assemble(("error: ", "bold red"), str(error)))
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            err.print("interrupted; the next start of a run resumes from its newest checkpoint")
+            err.print("; ".join(filter(None, ("interrupted", after_interrupt))))
             raise typer.Exit(INTERRUPTED) from None
 
     return wrapper  # type: ignore[return-value]

@@ -44,7 +44,8 @@ app = typer.Typer(
 )
 app.command(cls=ManyFiles)(reports_errors(init))
 for command in COMMANDS:
-    app.command(cls=Completed)(reports_errors(command))
+    goes_on = "the next start of a run resumes from its newest checkpoint" if command is run else ""
+    app.command(cls=Completed)(reports_errors(command, after_interrupt=goes_on))
 # Its database and its logs have to last.
 app.command(cls=Completed)(reports_errors(serve, lasting=("PREFECT_HOME",)))
 

@@ -69,3 +69,11 @@ def test_an_interrupt_before_the_folder_is_looked_at_names_the_job_of_an_earlier
         f"pretrain: a job may still be there, which the next start follows; to end it: scancel --name={name} 7"
     )
     assert interrupted.startswith("interrupted; ")
+
+
+def test_only_an_interrupted_run_is_said_to_go_on(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "make_plan", interrupts)
+    ran, planned = (runner.invoke(app, [name, *command[1:]]) for name in ("run", "plan"))
+    assert (ran.exit_code, planned.exit_code) == (130, 130)
+    assert ran.stderr == "interrupted; the next start of a run resumes from its newest checkpoint\n"
+    assert planned.stderr == "interrupted\n"
