@@ -25,7 +25,7 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path / "tiny" / "runs" / "tiny"
 
 
-def interrupts(*_: object) -> None:
+def interrupts(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
