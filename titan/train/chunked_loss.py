@@ -159,6 +159,7 @@ def chunk_head(model: nn.Module, chunks: int, sum_loss: PartLoss | None) -> None
     head.__class__ = type(f"Chunked{type(head).__name__}", (ChunkedHead, type(head)), {})
     head.chunks, head.sum_loss, head.labels = chunks, sum_loss, None
     model.register_forward_pre_hook(_give_labels, with_kwargs=True)
+    model.takes_labels = True
 
 
 def _give_labels(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -168,10 +169,10 @@ def _give_labels(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     return args, {name: value for name, value in kwargs.items() if name != LABELS}
 
 
-def with_labels(batch: Inputs, job_config: JobConfig) -> Inputs:
-    """A batch whose labels also reach the model, if its head computes the loss."""
+def with_labels(batch: Inputs, model: nn.Module) -> Inputs:
+    """A batch whose labels also reach the model, or a part of it, if its head computes the loss."""
     inputs, labels, extra_inputs, extra_kwargs = batch
-    if job_config.training.loss_chunks > 1:
+    if getattr(model, "takes_labels", False):
         extra_kwargs = {**extra_kwargs, LABELS: labels}
     return inputs, labels, extra_inputs, extra_kwargs
 

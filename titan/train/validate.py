@@ -121,7 +121,7 @@ class StageValidator(Validator):
         """The summed loss of a batch and how many tokens have one, float64 of shape (2,)."""
         moved = {name: value.to(utils.device_type) for name, value in input_dict.items()}
         batch = self.post_dataloading_process(moved, labels.to(utils.device_type), model_parts)
-        batch = with_labels(batch, self.job_config)
+        batch = with_labels(batch, model_parts[0])
         if self.parallel_dims.pp_enabled:
             losses = self._pipeline_losses(*batch)
             if not losses:

@@ -233,8 +233,8 @@ def test_a_part_of_a_pipeline_without_the_head_gets_no_labels():
 
 
 def test_labels_reach_the_model_where_its_head_wants_them():
-    labels = torch.zeros(1, 2)
-    whole, parts = (SimpleNamespace(training=SimpleNamespace(loss_chunks=chunks)) for chunks in (1, 2))
+    labels, model = torch.zeros(1, 2), model_of("llama3")
     plain = (labels, labels, {}, {"attention_masks": None})
-    assert with_labels(plain, whole) == plain
-    assert with_labels(plain, parts)[3] == {"attention_masks": None, "labels": labels}
+    assert with_labels(plain, model) == plain
+    chunk_head(model, 2, cross_entropy_loss)
+    assert with_labels(plain, model)[3] == {"attention_masks": None, "labels": labels}

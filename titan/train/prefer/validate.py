@@ -32,7 +32,7 @@ class PairValidator(StageValidator):
         assert isinstance(self.loss_fn.loss_fn, PairLoss)
         self.loss_fn.loss_fn.look_at(sides, self.reference)
         batch = self.post_dataloading_process(moved, labels.to(utils.device_type), model_parts)
-        batch = with_labels(batch, self.job_config)
+        batch = with_labels(batch, model_parts[0])
         inputs, labels, extra_inputs, extra_kwargs = batch
         with self.validation_context(), self.maybe_enable_amp:
             loss = self.loss_fn(model_parts[0](inputs, **extra_inputs, **extra_kwargs), labels)
