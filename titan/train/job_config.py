@@ -85,6 +85,12 @@ def apply_stage_defaults(config: TitanJobConfig, run: StageRun, base: BaseArchit
         config.model.converters = [*config.model.converters, DOCUMENT_ATTENTION]
     if config.lora.rank:
         _use_adapters(config, run, base)
+    if config.training.loss_chunks > 1:
+        from titan.train.chunked_loss import CHUNKED_LOSS, CHUNKED_TOKEN_LOSSES
+
+        # Behind the others: an adapter, or a layer of 8-bit products, may be what computes the logits.
+        own = CHUNKED_TOKEN_LOSSES if run.kind == "prefer" else CHUNKED_LOSS
+        config.model.converters = [*config.model.converters, own]
     if utils.device_type == "cpu":
         # The flight recorder records NCCL alone; on a CPU it would leave an empty folder.
         config.comm.trace_buf_size = 0

@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, cast
 
+from titan.process.compile_cache import keep_compiled
 from titan.process.interrupt import Interruption, leave
 from titan.process.open_files import allow_all_files
 from titan.process.own_job import end_with_job
@@ -97,6 +98,9 @@ def run_stage(run: StageRun, interruption: Interruption) -> int:
     base = read_base(run.base) if run.base else None
     table = check_inheritance(base, run) if base else []
     run.tokenizer = run.tokenizer or (base.tokenizer if base else None)
+    # Before torch is asked for its folder, which it then keeps.
+    if (run.config.get("compile") or {}).get("enable"):
+        keep_compiled(run)
     job_config, spec = prepare(run, base)
     if rank() == 0 and base:
         print(f"{run.stage} starts from {base.stage}:", *table, NOT_INHERITED, sep="\n", flush=True)

@@ -8,15 +8,17 @@ from typing import Any
 
 import torch
 from torchtitan.components.dataloader import BaseDataLoader
+from torchtitan.components.loss import build_cross_entropy_loss
 from torchtitan.components.validate import BaseValidator, build_validator
 from torchtitan.config import JobConfig
 from torchtitan.hf_datasets.text_datasets import build_text_dataloader
-from torchtitan.protocols.train_spec import TrainSpec
+from torchtitan.protocols.train_spec import LossFunctionBuilder, TrainSpec
 from torchtitan.tools import utils
 
 from titan.models.overrides import override_model_args
 from titan.models.routers import RoutedModel
 from titan.tracking.metrics import metrics_builder
+from titan.train.chunked_loss import KEY, summed
 from titan.train.data_parallel import equal_to_one_process, with_summed_gradients
 from titan.train.dataloader import MockRows, PreparedDataLoader, Rows
 from titan.train.local_rows import nearest
@@ -55,9 +57,21 @@ def stage_train_spec(spec: TrainSpec, run: StageRun, job_config: JobConfig, over
         build_validator_fn=_validator_builder(spec, run, vocab_size),
         build_metrics_processor_fn=metrics_builder(run),
         build_optimizers_fn=with_parameter_groups(spec.build_optimizers_fn, job_config.optimizer, groups),
-        build_loss_fn=with_summed_gradients(build_pair_loss if run.kind == "prefer" else spec.build_loss_fn),
+        build_loss_fn=with_summed_gradients(_loss_builder(spec, run, job_config)),
         parallelize_fn=equal_to_one_process(spec.parallelize_fn),
     )
+
+
+def _loss_builder(spec: TrainSpec, run: StageRun, job_config: JobConfig) -> LossFunctionBuilder:
+    if run.kind == "prefer":
+        return build_pair_loss
+    chunks = job_config.training.loss_chunks
+    if chunks == 1:
+        return spec.build_loss_fn
+    if spec.build_loss_fn is not build_cross_entropy_loss:
+        found = f"found {chunks}, and {job_config.model.name} has a loss of its own: {spec.build_loss_fn.__name__}"
+        raise ConfigError(run.placed([Problem(found, KEY, expected="1")]))
+    return lambda job_config, **parts: summed
 
 
 def describe_model(spec: TrainSpec, job_config: JobConfig) -> tuple[dict[str, Any], int]:

@@ -29,6 +29,7 @@ from titan.process.hosts import tell_hosts
 from titan.process.interrupt import Interruption
 from titan.tracking.metrics import StageMetrics, data_parallel_degree
 from titan.train.batch_record import BatchRecord
+from titan.train.chunked_loss import with_labels
 from titan.train.data_parallel import StageLoss
 from titan.train.dataloader import Batch, PreparedDataLoader
 from titan.train.streaming import check_ranks
@@ -127,7 +128,7 @@ class Trainer(torchtitan.train.Trainer):
     def post_dataloading_process(self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor) -> Inputs:
         """torchtitan's, except for a model that makes its masks from the rows' positions."""
         inputs = document_inputs(self.model_parts[0], input_dict, labels)
-        return inputs or super().post_dataloading_process(input_dict, labels)
+        return with_labels(inputs or super().post_dataloading_process(input_dict, labels), self.model_parts[0])
 
     def train_step(self, data_iterator: Iterator[Batch]) -> None:
         """torchtitan's: gradients summed over all ranks and microbatches, divided by the number of trained tokens."""

@@ -22,6 +22,7 @@ from torchtitan.tools import utils
 from torchtitan.tools.logging import logger
 
 from titan.models.documents import Inputs, document_inputs
+from titan.train.chunked_loss import with_labels
 from titan.train.dataloader import Batch, Rows, ValidationLoader
 from titan.train.streaming import WithinDocuments
 
@@ -120,6 +121,7 @@ class StageValidator(Validator):
         """The summed loss of a batch and how many tokens have one, float64 of shape (2,)."""
         moved = {name: value.to(utils.device_type) for name, value in input_dict.items()}
         batch = self.post_dataloading_process(moved, labels.to(utils.device_type), model_parts)
+        batch = with_labels(batch, model_parts[0])
         if self.parallel_dims.pp_enabled:
             losses = self._pipeline_losses(*batch)
             if not losses:

@@ -38,6 +38,7 @@ class Family:
         own_masks: why attention can't be kept within the documents of a packed row; empty if it can.
         flex_only: whether attention is FlexAttention whatever ``attn_type`` says.
         joins_experts: whether files name each expert's weights, while transformers 5 has one tensor for all experts.
+        own_loss: whether its loss isn't the cross-entropy of its output head's logits.
         own_router: whether transformers' router of experts isn't a plain linear layer.
         llama_cpp: llama.cpp's architecture that computes the same as the dense model; empty if none was proved.
         annealed: arguments between which a value moves over all of a training's steps.
@@ -67,3 +68,4 @@ class Family:
     annealed: tuple[str, ...] = ()
     joins_experts: bool = False
     own_router: bool = False
+    own_loss: bool = False

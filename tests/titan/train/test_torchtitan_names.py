@@ -10,6 +10,7 @@ from torchtitan.distributed import ParallelDims
 from torchtitan.protocols.model_converter import _registry_model_converter_cls
 
 import titan.models.documents  # noqa: F401  (it registers its converter)
+from titan.train.chunked_loss import CHUNKED_LOSS, CHUNKED_TOKEN_LOSSES
 from titanflow.config.checks.named_values import CONVERTERS, OPTIMIZERS, SCHEDULES
 
 
@@ -35,4 +36,5 @@ def test_schedules() -> None:
 
 
 def test_converters() -> None:
-    assert {*CONVERTERS} == {*_registry_model_converter_cls} - {"lora"}
+    by_keys = {"lora", CHUNKED_LOSS, CHUNKED_TOKEN_LOSSES}
+    assert {*CONVERTERS} == {*_registry_model_converter_cls} - by_keys

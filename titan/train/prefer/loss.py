@@ -6,24 +6,23 @@ All of a pair's values have the shape ``[pairs, 2]``: the chosen answer, then th
 from __future__ import annotations
 
 import torch
-from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import logsigmoid
 from torchtitan.components.loss import IGNORE_INDEX
 
+from titan.train.chunked_loss import token_losses
 from titan.train.prefer.sides import Sides
 from titanflow.config.keys.training import Prefer
 
 
-def answer_logps(logits: torch.Tensor, labels: torch.Tensor, sides: Sides) -> tuple[torch.Tensor, torch.Tensor]:
+def answer_logps(predictions: torch.Tensor, labels: torch.Tensor, sides: Sides) -> tuple[torch.Tensor, torch.Tensor]:
     """The log-probability of each answer, summed over its trained tokens, and their number, each ``[pairs, 2]``.
 
-    ``logits`` are ``[rows, tokens, vocabulary]``, ``labels`` ``[rows, tokens]`` with -100 where nothing is trained. The
-    result is float32, as the sum of the tokens' cross-entropies in a fine-tuning is.
+    ``predictions`` are logits ``[rows, tokens, vocabulary]``, or a chunked head's losses of tokens, ``[rows, tokens]``;
+    ``labels`` are ``[rows, tokens]`` with -100 where nothing is trained. The result is float32, as the sum of tokens'
+    cross-entropies in a fine-tuning is.
     """
-    losses = nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), labels.flatten(), reduction="none", ignore_index=IGNORE_INDEX
-    )
+    losses = predictions if predictions.dim() == labels.dim() else token_losses(predictions, labels)
     losses = losses.full_tensor() if isinstance(losses, DTensor) else losses
     return sides.sums(-losses), sides.sums((labels != IGNORE_INDEX).float())
 

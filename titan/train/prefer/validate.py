@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torchtitan.tools import utils
 
+from titan.train.chunked_loss import with_labels
 from titan.train.data_parallel import StageLoss
 from titan.train.prefer.pair_loss import PairLoss
 from titan.train.prefer.sides import PAIRS, apart
@@ -31,6 +32,7 @@ class PairValidator(StageValidator):
         assert isinstance(self.loss_fn.loss_fn, PairLoss)
         self.loss_fn.loss_fn.look_at(sides, self.reference)
         batch = self.post_dataloading_process(moved, labels.to(utils.device_type), model_parts)
+        batch = with_labels(batch, model_parts[0])
         inputs, labels, extra_inputs, extra_kwargs = batch
         with self.validation_context(), self.maybe_enable_amp:
             loss = self.loss_fn(model_parts[0](inputs, **extra_inputs, **extra_kwargs), labels)

@@ -101,7 +101,12 @@ FOREIGN = (
         "none, selective or full",
     ),
     Foreign("torch_compile", "compile.enable"),
-    Foreign("use_liger_kernel liger_kernel", "", "no kernels but torch's: compile.enable fuses them"),
+    Foreign(
+        "use_liger_kernel liger_kernel",
+        "",
+        "no kernels but torch's: compile.enable fuses them, and training.loss_chunks saves the logits",
+    ),
+    Foreign("num_output_chunks num_chunks", "training.loss_chunks"),
     Foreign("manual_seed random_seed seed_everything", "debug.seed"),
     # Processes.
     Foreign("num_gpus n_gpus gpus num_processes num_gpus_per_node gpus_per_node", "launcher.nproc_per_node"),

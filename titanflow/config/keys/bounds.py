@@ -53,6 +53,7 @@ TRAINING: Mapping[str, Mapping[str, float]] = {
     "training.max_norm": POSITIVE,
     "training.skip_rows": NATURAL,
     "training.ema": BETWEEN,
+    "training.loss_chunks": COUNT,
     "training.gc_freq": COUNT,
     **{f"{section}.dataloader.num_workers": NATURAL for section in ("training", "validation")},
     **{f"{section}.dataloader.prefetch_factor": COUNT for section in ("training", "validation")},

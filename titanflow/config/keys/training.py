@@ -252,6 +252,9 @@ class TrainingAdditions:
     ema: float | None = None
     """Keep the exponential mean of the weights, in which each step counts this many times as much as the next (0.999),
     and validate, export and hand on that mean; unset, the last step's weights."""
+    loss_chunks: int = 1
+    """Compute output head and loss in so many parts of a microbatch's tokens: less memory, since only one part's logits
+    are there at once. Value and gradients are the same, but for rounding."""
     allow_longer_context: bool = False
     """Allow longer rows than the base was trained with: its weights have never seen such positions; RoPE unchanged."""
 

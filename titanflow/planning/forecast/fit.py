@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from titanflow.common.errors import Problem
 from titanflow.common.quantities import size
+from titanflow.config.checks.training.loss_chunks import check_loss_chunks
 from titanflow.planning.forecast.device import DeviceSpec
 from titanflow.planning.forecast.forecast import Forecast, model_forecast
 from titanflow.planning.forecast.layout import Layout
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from titanflow.config.module import Module
 
 MOST_RANKS = 1024
+LOSS_CHUNKS = 8
+"""As torchtitan's own chunked loss has them; more save little beside what else a step needs."""
 
 
 def capacity(module: Module, device: DeviceSpec) -> int | None:
@@ -61,6 +64,9 @@ def _what_helps(module: Module, device: DeviceSpec, room: int, certain: bool) ->
 
 def _candidates(module: Module, device: DeviceSpec) -> Iterator[tuple[str, dict[str, Any]]]:
     config = module.config
+    chunked = _with(config, "training", loss_chunks=LOSS_CHUNKS)
+    if config["training"]["loss_chunks"] == 1 and not check_loss_chunks(_changed(module, chunked)):
+        yield f"training.loss_chunks: {LOSS_CHUNKS}", chunked
     if config["activation_checkpoint"]["mode"] != "full":
         yield "activation_checkpoint.mode: full", _with(config, "activation_checkpoint", mode="full")
     layout = Layout.of(config)
@@ -87,8 +93,12 @@ def _with(config: dict[str, Any], section: str, **values: Any) -> dict[str, Any]
     return {**config, section: {**config[section], **values}}
 
 
-def _fits(module: Module, config: dict[str, Any], device: DeviceSpec, room: int, certain: bool) -> bool:
+def _changed(module: Module, config: dict[str, Any]) -> Module:
     changed = copy.copy(module)
     changed.config = config
-    needed: Memory | None = model_forecast(changed, device.kind)[1]
+    return changed
+
+
+def _fits(module: Module, config: dict[str, Any], device: DeviceSpec, room: int, certain: bool) -> bool:
+    needed: Memory | None = model_forecast(_changed(module, config), device.kind)[1]
     return needed is not None and (needed.certain if certain else needed.total) <= room

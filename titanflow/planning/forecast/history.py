@@ -32,7 +32,7 @@ TAIL = 1 << 16
 """Bytes that are read from the end of an unfinished stage's metrics."""
 TRAINING_KEYS = (
     "seq_len", "local_batch_size", "global_batch_size", "dtype", "mixed_precision_param", "mixed_precision_reduce",
-    "enable_cpu_offload",
+    "enable_cpu_offload", "loss_chunks",
 )  # fmt: skip
 OPTIMIZER_KEYS = ("name", "implementation", "muon_ns_steps")
 LAUNCHER_KEYS = ("nproc_per_node", "nnodes", "device", "omp_num_threads")

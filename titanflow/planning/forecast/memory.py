@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from titanflow.architectures.blocks import Args, Shapes
+from titanflow.architectures.blocks import HEAD, Args, Shapes
 from titanflow.architectures.families.registry import FAMILIES
 from titanflow.config.keys.optimizer import MUON
 from titanflow.planning.forecast.flops import Counts
@@ -29,6 +29,8 @@ STACKED_BYTES = 8
 """The same for each number of a tensor of experts, whose matrices follow one another: gradient, update and result."""
 LOSS_BYTES = 12
 """Bytes of the loss for each token and vocabulary entry: log-probabilities and two gradients, in fp32."""
+SUM_BYTES = 4
+"""Bytes of each number of the output head's gradient while a chunked loss adds it up."""
 MEAN_BYTES = 4
 """Bytes of each number of the moving mean of the weights."""
 VALIDATION_BYTES = 8
@@ -89,7 +91,7 @@ def memory(config: Mapping[str, Any], family: str, args: Args, shapes: Shapes, c
         optimizer=0 if offloads else optimizer,
         copies=_copies(config, shapes, counts, layout),
         activations=_activations(config, family, args, layout, device),
-        logits=_logits(config, args, layout),
+        logits=_logits(config, args, layout) + _head_gradient(config, args, layout),
         workspace=max(
             trained - by_muon if steps_in_one_go and not offloads else 0,
             matrices.largest * ORTHOGONAL_BYTES + matrices.stacked // layout.states * STACKED_BYTES,
@@ -206,8 +208,22 @@ def _logits(config: Mapping[str, Any], args: Args, layout: Layout) -> int:
         rows = min(rows, int(config["parallelism"]["pipeline_parallel_microbatch_size"]))
     shared = layout.tensor if not config["parallelism"]["disable_loss_parallel"] else 1
     cast = layout.activation_bytes if layout.activation_bytes != 4 else 0
-    tokens = rows * layout.sides * layout.seq_len
-    return int(args["vocab_size"] * tokens // layout.context * (LOSS_BYTES + cast) // shared)
+    tokens = _at_once(config, rows * layout.sides * layout.seq_len // layout.context)
+    return int(args["vocab_size"] * tokens * (LOSS_BYTES + cast) // shared)
+
+
+def _at_once(config: Mapping[str, Any], tokens: int) -> int:
+    """How many of a microbatch's tokens have their logits at the same time."""
+    return -(-tokens // int(config["training"]["loss_chunks"]))
+
+
+def _head_gradient(config: Mapping[str, Any], args: Args, layout: Layout) -> int:
+    """A chunked loss adds up the gradient of the output head in fp32, beside that of one part."""
+    lora = config["lora"]
+    is_frozen = lora["rank"] and HEAD not in lora["modules_to_save"]
+    if is_frozen or config["training"]["loss_chunks"] == 1:
+        return 0
+    return int(args["vocab_size"] * args["dim"] * (SUM_BYTES + layout.compute_bytes) // layout.tensor)
 
 
 def _validation(config: Mapping[str, Any], args: Args, layout: Layout, set_aside: int) -> int:
@@ -216,5 +232,6 @@ def _validation(config: Mapping[str, Any], args: Args, layout: Layout, set_aside
     if not validation["enable"]:
         return 0
     tokens = int(validation["local_batch_size"]) * layout.sides * int(validation["seq_len"]) // layout.context
+    tokens = _at_once(config, tokens)
     shared = layout.tensor if not config["parallelism"]["disable_loss_parallel"] else 1
     return set_aside + int(args["vocab_size"] * tokens * VALIDATION_BYTES // shared)

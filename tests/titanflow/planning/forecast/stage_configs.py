@@ -27,6 +27,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "mixed_precision_reduce": "float32",
         "enable_cpu_offload": False,
         "ema": None,
+        "loss_chunks": 1,
     },
     "optimizer": {"name": "AdamW", "implementation": "fused"},
     "activation_checkpoint": {"mode": "none", "selective_ac_option": "2", "memory_budget": 0.5},

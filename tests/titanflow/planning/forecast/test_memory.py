@@ -8,6 +8,7 @@ a GPU.
 
 import contextlib
 import copy
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ ROWS, SEQ_LEN = 2, 64
 
 
 def of(args: dict[str, Any], lora: Lora | None = None, device: str = "cuda", **sections: dict[str, Any]) -> Memory:
-    config = stage_config(**sections)
+    config = stage_config(**sections) | {"lora": asdict(lora or Lora())}
     shapes = model_weights("llama3", args)
     assert shapes is not None
     return memory(config, "llama3", args, shapes, count("llama3", args, shapes, 128, lora or Lora()), device)
@@ -120,6 +121,23 @@ def test_the_logits_of_a_large_vocabulary_and_of_a_validation() -> None:
     assert of(LLAMA).logits == 12 * 128_256 * 8 * 128
     validation = {"enable": True, "local_batch_size": 64, "seq_len": 128}
     assert of(LLAMA, validation=validation).validation == 8 * 128_256 * 64 * 128
+
+
+def test_a_chunked_loss_has_one_part_of_the_logits_and_the_head_s_gradient_in_fp32() -> None:
+    chunked = {"training": {"loss_chunks": 8}}
+    validation = {"enable": True, "local_batch_size": 64, "seq_len": 128}
+    head = 128_256 * 4096
+    found = of(LLAMA, validation=validation, **chunked)
+    assert found.logits == 12 * 128_256 * 128 + (4 + 4) * head
+    assert found.validation == 128_256 * 64 * 128
+    uneven = of(LLAMA, training={"loss_chunks": 1000})
+    assert uneven.logits == 12 * 128_256 * 2 + (4 + 4) * head
+    # A frozen head has no gradient.
+    assert of(LLAMA, Lora(rank=16), **chunked).logits == 12 * 128_256 * 128
+    assert of(LLAMA, Lora(rank=16, modules_to_save=["output"]), **chunked).logits == found.logits
+    # The ranks of tensor parallelism share the vocabulary, and so the head.
+    degrees = {"launcher": {"nproc_per_node": 4}, "parallelism": {"tensor_parallel_degree": 4}}
+    assert of(LLAMA, **degrees, **chunked).logits == pytest.approx(found.logits / 4, rel=1e-6)
 
 
 def kept_bytes(family: str, n_layers: int, autocasts: bool) -> int:
