@@ -40,7 +40,9 @@ NONE = "none"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question", nargs="*", help=f"{', '.join(QUESTIONS)}, or {NONE}; unset, all of them")
-    parser.add_argument("--pairs", type=int, default=6, help="of each comparison; six have an interval of 97 %%")
+    parser.add_argument(
+        "--pairs", type=int, default=5, help="of each comparison; five have an interval of 94 %%, six 97 %%"
+    )
     parser.add_argument("--toy", action="store_true", help="sizes of seconds, whose figures mean nothing")
     parser.add_argument("--chats", type=Path, help="JSON lines of your own chats for sft, in place of made ones")
     parser.add_argument("--json", type=Path, default=RESULTS)

@@ -23,7 +23,7 @@ class Bench:
     @property
     def window(self) -> float:
         """Seconds of a training's window."""
-        return 0.2 if self.toy else 4.0
+        return 0.2 if self.toy else 3.0
 
     def found(self, figure: Figure) -> None:
         """Keeps a figure and says it at once: a question may take minutes, and may fail behind it."""

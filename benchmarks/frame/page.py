@@ -12,7 +12,7 @@ HEAD = """# Speed and memory
 `make bench` measures all of this again and writes this page; `make bench ARGS="sft --pairs 8"` one question. Each
 side of a comparison was measured in the same run, in turns, after a warm-up. A ratio says how many times as good this
 project is: as fast, or as cheap. It is the median of the pairs' own ratios; behind it stands the interval that holds
-the true median with at least 95 % (of six pairs it is the lowest and the highest, 97 %). A limit is what the same
+the true median with about 95 % (of five pairs it is the lowest and the highest, 94 %). A limit is what the same
 machine gave in the same run if nothing else took time, and "of it" is the share that is reached. Every figure is one
 of a machine: measure on yours.
 

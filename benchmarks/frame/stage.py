@@ -62,13 +62,21 @@ def finished_training(module: Mapping[str, Any], workspace: Path, name: str, ste
 def llama(size: str, text: Path, tokenizer: Path, **overrides: Any) -> dict[str, Any]:
     """A module that trains a llama of this project on text, of a size of :data:`LLAMAS`, at little cost a step."""
     sections: dict[str, Any] = {
-        "training": {"seq_len": 32, "local_batch_size": 1, "mixed_precision_param": "float32"},
+        "training": {"seq_len": 32, "local_batch_size": 1},
         "lr_scheduler": {"warmup_steps": 0},
         "tokenizer": {"path": str(tokenizer)},
     }
     model = {"vocab_size": VOCAB, **LLAMAS[size]}
     data = {"kind": "text", "path": str(text)}
     return {"model": DEBUG_MODEL, "data": data, "overrides": merged(sections, {"model": model}, overrides)}
+
+
+def matrices(size: str) -> int:
+    """The weights of a llama of :data:`LLAMAS` that are multiplied by each token: its layers' and the head's."""
+    shape = {"vocab_size": VOCAB, "multiple_of": 256, **LLAMAS[size]}
+    wide = shape["dim"]
+    hidden = -(-(8 * wide // 3) // shape["multiple_of"]) * shape["multiple_of"]
+    return shape["n_layers"] * (4 * wide**2 + 3 * wide * hidden) + wide * shape["vocab_size"]
 
 
 def merged(*sections: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def seconds(bench: Bench) -> None:
 
     # The run before was the warm-up.
     sides = [lambda: side(nothing, [flow]), lambda: side(begun, bare)]
-    own, stages = in_pairs(sides, 1 if bench.toy else max(5, bench.pairs - 1), warm_up=False)
+    own, stages = in_pairs(sides, 1 if bench.toy else bench.pairs, warm_up=False)
     bench.found(
         Figure(
             what="whole run of four stages",
@@ -93,7 +93,7 @@ def share(bench: Bench) -> None:
     window, cores = 2.0 if bench.toy else WINDOW_SECONDS, len(os.sched_getaffinity(0))
     with training(bench.folder) as flow:
         found = []
-        for _ in range(2 if bench.toy else 3):
+        for _ in range(2):
             before, began = beside_stages(flow), time.monotonic()
             time.sleep(window)
             found.append((beside_stages(flow) - before) / (time.monotonic() - began) / cores)

@@ -60,7 +60,7 @@ def measure(bench: Bench) -> None:
         lambda: lm_evals(models[0], rendered, next(places), tasks, threads),
         lambda: lm_evals(models[1], rendered, next(places), tasks, threads),
     ]
-    one, two, base, tuned = in_pairs(sides, bench.pairs, warm_up=not bench.toy)
+    one, two, base, tuned = in_pairs(sides, bench.pairs, warm_up=False)
     apart = max(
         abs(own[task][metric] - value)
         for own, other in zip(two[0][1], (base[0][1][0], tuned[0][1][0]), strict=True)

@@ -28,7 +28,7 @@ TIME = 0.7
 def measure(bench: Bench) -> None:
     plain = write_tokenizer(bench.folder / "tokenizer")
     special = with_special_tokens(plain, bench.folder / "special")
-    chats = write_long_chats(bench.folder / "chats.jsonl", 200 if bench.toy else 10_000)
+    chats = write_long_chats(bench.folder / "chats.jsonl", 200 if bench.toy else 5_000)
     cores = len(os.sched_getaffinity(0))
     # One process on both sides: what several bring is a question of its own, below.
     for what, tokenizer in (("chats, packed", plain), (f"chats, {LLAMA3_SPECIAL_TOKENS} special tokens", special)):
@@ -50,7 +50,7 @@ def measure(bench: Bench) -> None:
                 f"{1 / TIME:.2f} times as fast is {TIME} of its time",
             )
         )
-    corpus = write_corpus(bench.folder / "text.jsonl", 1 if bench.toy else 20)
+    corpus = write_corpus(bench.folder / "text.jsonl", 1 if bench.toy else 10)
     several, alone = in_pairs([text_side(corpus, plain, number) for number in (cores, 1)], bench.pairs)
     bench.found(
         Figure(

@@ -46,7 +46,7 @@ def measure(bench: Bench) -> None:
     text = write_corpus(bench.folder / "text.jsonl", 0.2)
     module = llama("tiny", text, tokenizer)
     planned("pretrain", module, bench.folder / "ours", "startup", 1)
-    (first_steps,) = in_pairs([lambda: first_step(module, bench.folder / "ours")], max(2, bench.pairs // 2))
+    (first_steps,) = in_pairs([lambda: first_step(module, bench.folder / "ours")], 2 if bench.toy else 3)
     bench.found(
         Figure(
             what="a training's first step",

@@ -36,7 +36,7 @@ def measure(bench: Bench) -> None:
     # The first save allocates what the others use again.
     checkpoint_figure(bench, "checkpoint, saved", SAVED.findall(ran.output)[1:], checkpoint, "disk_write")
     loads = []
-    for more in range(1, 3 if bench.toy else bench.pairs + 1):
+    for more in range(1, 3 if bench.toy else 4):
         _, ran = finished_training(module, workspace, "weights", steps + more)
         loads += LOADED.findall(ran.output)[:1]
     checkpoint_figure(bench, "checkpoint, loaded", loads, checkpoint, "disk_read")
