@@ -45,8 +45,8 @@ def main() -> int:
     )
     parser.add_argument("--toy", action="store_true", help="sizes of seconds, whose figures mean nothing")
     parser.add_argument("--chats", type=Path, help="JSON lines of your own chats for sft, in place of made ones")
-    parser.add_argument("--json", type=Path, default=RESULTS)
-    parser.add_argument("--page", type=Path, nargs="?", const=PAGE, help="write the page, docs/performance.md")
+    parser.add_argument("--json", type=Path, help="where figures are kept: docs/performance.json")
+    parser.add_argument("--page", type=Path, nargs="?", const=PAGE, help="write the page: docs/performance.md")
     parser.add_argument("--answer", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     # Otherwise the trainings that a question has started would go on without it.
@@ -55,6 +55,12 @@ def main() -> int:
         return answer(given)
     if unknown := set(given.question) - {*QUESTIONS, NONE}:
         parser.error(f"no question is called {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
+    if given.toy:
+        # Figures that mean nothing stay out of the docs.
+        aside = Path(tempfile.gettempdir(), "titanflow-performance-toy.json")
+        given.json = given.json or aside
+        given.page = given.json.with_suffix(".md") if given.page == PAGE else given.page
+    given.json = given.json or RESULTS
     asked = [name for name in QUESTIONS if name in given.question or not given.question]
     results = json.loads(given.json.read_text()) if given.json.is_file() else {"questions": {}}
     failed = ask(asked, given, results) if asked else []
