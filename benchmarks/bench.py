@@ -25,13 +25,18 @@ from typing import Any
 from frame.bench import Bench
 from frame.figures import Figure, from_json
 from frame.machine import machine
-from frame.page import page, row
+from frame.page import COLUMNS, page, row
 from frame.processes import ROOT, ended_with, environment, python
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = ROOT / "docs" / "performance.json", ROOT / "docs" / "performance.md"
 QUESTIONS = ("training", "sft", "preferences", "prepare", "evaluation", "weights", "memory", "startup", "chain")
 """In this order, so that the limits beside the first ones are measured close to them."""
+TOLD = ("figure", "here", "peer", "ratio", "wanted", "verdict", "of it")
+"""The page's columns that a terminal has room for."""
 LIMIT_SECONDS = 1200
 """A question that takes longer has failed."""
 NONE = "none"
@@ -143,9 +148,13 @@ def tell(asked: list[str], results: dict[str, Any], seconds: float) -> list[str]
     figures: list[tuple[str, Figure]] = [
         (name, from_json(one)) for name in asked for one in results["questions"][name]["figures"]
     ]
-    print()
+    table = Table(box=SIMPLE)
+    for column in ("question", *TOLD):
+        table.add_column(column)
     for name, figure in figures:
-        print(f"{name:12}{'  '.join(row(figure))}")
+        cells = dict(zip(COLUMNS, row(figure), strict=True))
+        table.add_row(name, *(cells[column] for column in TOLD))
+    Console().print(table)
     by_verdict = {
         verdict: [f"{name}: {figure.what}" for name, figure in figures if figure.verdict == verdict]
         for verdict in ("met", "missed", "not run")

@@ -17,7 +17,7 @@ machine gave in the same run if nothing else took time, and "of it" is the share
 of a machine: measure on yours.
 
 """
-COLUMNS = ("", "here", "peer", "ratio", "wanted", "", "limit", "of it", "memory, here / peer")
+COLUMNS = ("figure", "here", "peer", "ratio", "wanted", "verdict", "limit", "of it", "memory, here / peer")
 
 
 def page(results: dict[str, Any]) -> str:
