@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from frame.figures import Figure, Limit
+from frame.processes import Failed
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,13 @@ class Bench:
         return 0.2 if self.toy else 3.0
 
     def found(self, figure: Figure) -> None:
-        """Keeps a figure and says it at once: a question may take minutes, and may fail behind it."""
+        """Keeps a figure and says it at once: a question may take minutes, and may fail behind it.
+
+        Raises:
+            Failed: the figure has no value, and no reason why it was not run.
+        """
+        if not figure.ours and not figure.not_run:
+            raise Failed(f"{figure.what}: nothing was measured")
         with (self.folder / "answer.json").open("a", encoding="utf-8") as file:
             file.write(json.dumps(figure.as_json()) + "\n")
         ratio = f", {median(figure.ratios):.2f} times {figure.peer}" if figure.theirs else ""

@@ -17,8 +17,11 @@ from frame.bench import Bench
 from frame.figures import Figure
 from frame.inputs import write_corpus, write_tokenizer
 from frame.peers import PEERS
-from frame.processes import python, run
+from frame.processes import Ran, python, run
 from frame.stage import finished_training, llama
+
+from titanflow.planning.launch import command
+from titanflow.runs.contract import RUN_FILE, StageRun
 
 SAVED = re.compile(r"Finished saving the checkpoint .*in ([\d.]+) seconds")
 LOADED = re.compile(r"Finished loading the checkpoint in ([\d.]+) seconds")
@@ -29,16 +32,14 @@ def measure(bench: Bench) -> None:
     tokenizer = write_tokenizer(bench.folder / "tokenizer")
     text = write_corpus(bench.folder / "text.jsonl", 0.5)
     module = llama(size, text, tokenizer, checkpoint={"interval": 1, "keep_latest_k": 2})
-    workspace = bench.folder / "ours"
-    steps = bench.pairs + 1
-    stage, ran = finished_training(module, workspace, "weights", steps)
+    # The first save allocates what the others use again, and of the last one torchtitan tells no time.
+    steps = bench.pairs + 2
+    stage, ran = finished_training(module, bench.folder / "ours", "weights", steps)
     checkpoint = stage / "checkpoint" / f"step-{steps}"
-    # The first save allocates what the others use again.
     checkpoint_figure(bench, "checkpoint, saved", SAVED.findall(ran.output)[1:], checkpoint, "disk_write")
     loads = []
     for more in range(1, 3 if bench.toy else 4):
-        _, ran = finished_training(module, workspace, "weights", steps + more)
-        loads += LOADED.findall(ran.output)[:1]
+        loads += LOADED.findall(resumed(stage, steps + more).output)
     checkpoint_figure(bench, "checkpoint, loaded", loads, checkpoint, "disk_read")
     done = run(python(PEERS / "weights.py", stage, bench.folder / "files", bench.pairs))
     told = json.loads(done.output.splitlines()[-1])
@@ -55,6 +56,14 @@ def measure(bench: Bench) -> None:
                 limit=bench.seconds(megabytes * 1e6, limit),
             )
         )
+
+
+def resumed(stage: Path, steps: int) -> Ran:
+    """The same stage, gone on to so many steps."""
+    longer = StageRun.read(stage / RUN_FILE)
+    longer.config["training"]["steps"] = steps
+    longer.write()
+    return run(command(longer))
 
 
 def checkpoint_figure(bench: Bench, what: str, seconds: list[str], checkpoint: Path, limit: str) -> None:

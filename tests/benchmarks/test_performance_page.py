@@ -101,6 +101,19 @@ def test_a_question_that_fails_loses_neither_its_figures_nor_the_others(
     assert "TRL ended with 1" in (tmp_path / "a.md").read_text()
 
 
+@pytest.mark.slow
+def test_a_question_runs_from_start_to_end_at_toy_size(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "bench.py"), "startup", "--toy", "--pairs", "1"]
+    command += ["--json", str(tmp_path / "a.json"), "--page", str(tmp_path / "a.md")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "a.json").read_text())["questions"]["startup"]
+    assert found["error"] == ""
+    assert [one["what"] for one in found["figures"]][1::3] == ["titanflow plan stdlib", "a training's first step"]
+    assert all(one["ours"][0] > one["limit"]["value"] for one in found["figures"][:4])
+    assert "mean nothing" in (tmp_path / "a.md").read_text()
+
+
 def test_an_unknown_question_is_refused_with_those_that_there_are(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
