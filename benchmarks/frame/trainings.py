@@ -148,4 +148,9 @@ def losses_of(sides: Sequence[Side], steps: int) -> list[list[float]]:
     """The first losses of each side; all are at work at once, since no time is taken."""
     with ExitStack() as stack:
         trainings = [stack.enter_context(started(side)) for side in sides]
-        return [[step.loss for step in one.until(lambda made: len(made) >= steps)[:steps]] for one in trainings]
+        found = []
+        for training in trainings:
+            found.append([step.loss for step in training.until(lambda made: len(made) >= steps)[:steps]])
+            # It would go on, at the cost of those that aren't there yet.
+            pause(training.process.pid)
+        return found

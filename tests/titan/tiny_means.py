@@ -13,9 +13,14 @@ from titanflow.runs.results import TrainResult, write_result
 
 
 def write_stage(
-    folder: Path, seeds: list[int], tokenizer: Path, family: str = "llama3", dtype: torch.dtype = torch.float32
+    folder: Path,
+    seeds: list[int],
+    tokenizer: Path,
+    family: str = "llama3",
+    dtype: torch.dtype = torch.float32,
+    **sizes: int,
 ) -> Path:
-    """A finished stage with a checkpoint for each seed."""
+    """A finished stage with a checkpoint for each seed; of other ``sizes`` than the family's tiny model."""
     StageRun(
         stage=folder.name,
         kind="pretrain",
@@ -23,13 +28,13 @@ def write_stage(
         run="r",
         folder=folder,
         config={"model": {"name": family, "flavor": "debugmodel"}, "training": {"seq_len": POSITIONS}},
-        model_overrides={**SIZES[family], "vocab_size": VOCAB},
+        model_overrides={**SIZES[family], "vocab_size": VOCAB, **sizes},
         tokenizer=tokenizer,
     ).write()
     for step, seed in enumerate(seeds, 1):
-        model = sensitised(family, tiny_args(family), seed).to(dtype)
+        model = sensitised(family, tiny_args(family, **sizes), seed).to(dtype)
         save_checkpoint(model, folder / "checkpoint" / f"step-{step}")
-    args = {**SIZES[family], "vocab_size": VOCAB, "max_seq_len": POSITIONS}
+    args = {**SIZES[family], "vocab_size": VOCAB, "max_seq_len": POSITIONS, **sizes}
     write_result(
         folder,
         TrainResult(

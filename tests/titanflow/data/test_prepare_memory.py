@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import subprocess
@@ -10,14 +9,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
+from peak_memory import peak_of
 
 from titanflow.runs.contract import StageRun
 
 COMMAND = [sys.executable, "-m", "titanflow.data.prepare"]
 GROWTH = 25e6
 """Bytes by which a preparation may grow whatever it reads: the tokens of a batch, and what an allocator keeps."""
-SAMPLE_SECONDS = 0.02
 WORDS = ("read", "write", "a", "line", "of", "text", "that", "nobody", "wrote", "the", "quick", "brown", "fox")
 
 
@@ -46,22 +44,3 @@ def test_memory_does_not_grow_with_the_text(prepare_run: Callable[..., StageRun]
         run = prepare_run({"name": path.stem, "path": str(path), "document": "line"}, num_proc=1)
         peaks.append(peak_of([*COMMAND, str(run.folder / "run.yaml")]))
     assert peaks[1] - peaks[0] < GROWTH
-
-
-def peak_of(command: list[str]) -> int:
-    """The most anonymous memory of a process, without the pages of files that it maps."""
-    process, peak = psutil.Popen(command, stdout=subprocess.DEVNULL), 0
-    while (status := process.poll()) is None:
-        peak = max(peak, anonymous(process.pid))
-        with contextlib.suppress(psutil.TimeoutExpired):
-            process.wait(SAMPLE_SECONDS)
-    assert status == 0
-    return peak
-
-
-def anonymous(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon")), 0)
