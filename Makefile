@@ -21,7 +21,7 @@ ifneq ($(shell uname -s),Linux)
 $(error titanflow runs on Linux only: use a Linux machine or container, or WSL2 on Windows)
 endif
 
-.PHONY: run plan report screenshots docs test test-fast test-newest test-oldest survival cluster cluster-run cluster-stop cluster-test cluster-matrix team-test image image-test lint format serve lock clean
+.PHONY: run plan report screenshots docs bench test test-fast test-newest test-oldest survival cluster cluster-run cluster-stop cluster-test cluster-matrix team-test image image-test lint format serve lock clean
 .DEFAULT_GOAL := run
 # Two installations at once would spoil one environment.
 .NOTPARALLEL:
@@ -45,6 +45,10 @@ screenshots: $(DEVELOPED)
 # The site of these pages, in site/; any web server shows it: python3 -m http.server -d site
 docs: $(DEVELOPED)
 	@$(BIN)/python docs/site_pages.py $(ARGS)
+
+# Speed and memory beside peers, in turns; writes docs/performance.md. ARGS names questions: make bench ARGS="sft chain".
+bench: $(DEVELOPED)
+	$(BIN)/python benchmarks/bench.py $(ARGS) --page
 
 test: $(DEVELOPED)
 	$(BIN)/python -m pytest $(ARGS)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import datasets
 import psutil
-from sft_data import SEQ_LEN, VOCAB, write_chats
+from frame.inputs import VOCAB, write_long_chats
 
 from titanflow.config.files.chat_template import template_text
 from titanflow.config.keys.training import Data
@@ -37,13 +37,14 @@ from titanflow.data.stdlib.text import documents
 from titanflow.data.tokenizer.tokenizer import train_tokenizer
 
 PLANTED = 100
+SEQ_LEN = 1024
 
 
 def prepared(folder: Path, rows: int, items: list[Item]) -> TrainedRows:
     """Chats of which some are items, re-spaced and in capitals."""
 
     train_tokenizer((text for text, _ in documents("train")), VOCAB, folder / "tokenizer")
-    write_chats(folder / "chats.jsonl", rows)
+    write_long_chats(folder / "chats.jsonl", rows)
     with (folder / "chats.jsonl").open("a") as file:
         for item in items:
             turns = (("user", item.questions[0].upper()), ("assistant", "\n ".join(item.answers[0].split())))

@@ -19,8 +19,12 @@ def write_stage(
     family: str = "llama3",
     dtype: torch.dtype = torch.float32,
     interval: int = 1,
+    **sizes: int,
 ) -> Path:
-    """A finished stage with a checkpoint for each seed, of which each ``interval``-th was due."""
+    """A finished stage with a checkpoint for each seed, of which each ``interval``-th was due.
+
+    The model has other ``sizes`` than the family's tiny one.
+    """
     StageRun(
         stage=folder.name,
         kind="pretrain",
@@ -39,13 +43,13 @@ def write_stage(
                 "min_lr_factor": 0.0,
             },
         },
-        model_overrides={**SIZES[family], "vocab_size": VOCAB},
+        model_overrides={**SIZES[family], "vocab_size": VOCAB, **sizes},
         tokenizer=tokenizer,
     ).write()
     for step, seed in enumerate(seeds, 1):
-        model = sensitised(family, tiny_args(family), seed).to(dtype)
+        model = sensitised(family, tiny_args(family, **sizes), seed).to(dtype)
         save_checkpoint(model, folder / "checkpoint" / f"step-{step}")
-    args = {**SIZES[family], "vocab_size": VOCAB, "max_seq_len": POSITIONS}
+    args = {**SIZES[family], "vocab_size": VOCAB, "max_seq_len": POSITIONS, **sizes}
     write_result(
         folder,
         TrainResult(

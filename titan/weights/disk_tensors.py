@@ -52,7 +52,11 @@ class DiskTensors:
         """The tensor itself if it fills a file of its own, otherwise a copy that does."""
         if is_on_disk(tensor) and tensor.nbytes == tensor.untyped_storage().nbytes() and tensor.is_contiguous():
             return tensor
-        return self.empty(tensor.shape, tensor.dtype).copy_(tensor)
+        return self.copied(tensor, tensor.dtype)
+
+    def copied(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """A copy of some type in a file of its own; the memory never holds it."""
+        return self.empty(tensor.shape, dtype).copy_(tensor)
 
 
 def is_on_disk(tensor: torch.Tensor) -> bool:

@@ -91,7 +91,7 @@ def make_mean(name: str, mean: Mean, stages: Mapping[str, Path], folder: Path) -
         state = mean_of([(part.model, part.weight) for part in parts], disk)
         dtypes = stored_dtypes(parts[0].model.weights.whole)
         kept = {key: value for key, value in state.items() if key in dtypes} if dtypes else state
-        whole = {key: disk.stored(value.to(dtypes.get(key, torch.float32))) for key, value in kept.items()}
+        whole = {key: disk.copied(value, dtypes.get(key, torch.float32)) for key, value in kept.items()}
         dcp.save(whole, checkpoint_id=checkpoint, no_dist=True)
     # Adapters are merged into what they were trained beside.
     config = {**first.config, **({"lora": {**lora, "rank": 0}} if (lora := first.config.get("lora")) else {})}
@@ -185,10 +185,9 @@ def mean_of(models: Sequence[tuple[TrainedModel, float]], disk: DiskTensors) -> 
         for key, value in merged_state(load_native(model, disk), disk.stored).items():
             if not value.is_floating_point():
                 total[key] = value
-            elif key in total:
-                total[key].add_(value.double().mul_(weight))
             else:
-                total[key] = disk.stored(value.double().mul_(weight))
+                part = disk.copied(value, torch.float64).mul_(weight)
+                total[key] = total[key].add_(part) if key in total else part
     return total
 
 
