@@ -86,7 +86,7 @@ FOREIGN = (
     Foreign(
         "bf16 torch_dtype mixed_precision precision params_dtype system.precision",
         "training.mixed_precision_param",
-        "bfloat16 or float32",
+        "auto, bfloat16 or float32",
     ),
     Foreign("fp16 float16", "", "float16 isn't trained in: training.mixed_precision_param is bfloat16 or float32"),
     Foreign("fp8", "model.converters", "[quantize.linear.float8]"),

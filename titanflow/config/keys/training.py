@@ -244,6 +244,9 @@ class Prefer:
 class TrainingAdditions:
     """This project's keys inside torchtitan's own ``training`` section."""
 
+    mixed_precision_param: Literal["auto", "bfloat16", "float32"] = "bfloat16"
+    """The number format of matrix products, by autocast or FSDP; the weights have `training.dtype`. `auto` is what the
+    stage's device is fastest with, settled in the plan, and a stage keeps what it was begun with."""
     mock_data: bool = False
     """Random tokens in place of data: to measure speed or to try a configuration."""
     skip_rows: int = 0
