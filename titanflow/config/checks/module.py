@@ -19,7 +19,7 @@ from titanflow.config.checks.refused import optimizer_problems, refused_values
 from titanflow.config.keys.optimizer import MUON
 from titanflow.config.keys.repositories import idle_revisions
 from titanflow.config.keys.training import names_rows
-from titanflow.config.mixture import packs_rows, row_kinds
+from titanflow.config.mixture import are_full, packs_rows, row_kinds
 from titanflow.config.module import Module
 from titanflow.config.settled.precision import KEY, mixes_nothing
 
@@ -75,6 +75,9 @@ def overruled(module: Module) -> list[str]:
     reasons = {"job.dump_folder": "a stage writes into its run's folder", **idle_revisions(module)}
     if module.config["data"]["streaming"]:
         reasons["training.skip_rows"] = "streamed data has no order to begin later in"
+        reasons["training.group_by_length"] = "streamed rows come as they are read"
+    elif are_full(module.config["data"]):
+        reasons["training.group_by_length"] = "rows of text and packed rows are all full"
     if module.base is not None:
         initial = ("checkpoint.initial_load_path", "checkpoint.initial_load_in_hf")
         reasons |= dict.fromkeys(initial, f"{module.name} starts from its base's weights")

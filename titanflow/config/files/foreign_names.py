@@ -64,6 +64,8 @@ FOREIGN = (
         "training.seq_len",
     ),
     Foreign("max_position_embeddings", "model.max_seq_len"),
+    Foreign("group_by_length", "training.group_by_length", "true or false"),
+    Foreign("train_sampling_strategy", "training.group_by_length", "true for group_by_length"),
     # The optimizer and its schedule.
     Foreign("learning_rate max_lr base_lr", "optimizer.lr"),
     Foreign("optim optimizer_type", "optimizer.name", "Adam, AdamW or Muon"),

@@ -249,6 +249,9 @@ class TrainingAdditions:
     stage's device is fastest with, settled in the plan, and a stage keeps what it was begun with."""
     mock_data: bool = False
     """Random tokens in place of data: to measure speed or to try a configuration."""
+    group_by_length: bool = False
+    """Make batches of conversations of similar lengths, so that little of them is padding: the rows of 50 batches are
+    sorted by length, as transformers' key of this name does, and the batches then shuffled."""
     skip_rows: int = 0
     """Rows to skip at the beginning of the data's order, because the model that this training continues has seen them;
     streamed data has no such order."""
