@@ -11,6 +11,7 @@ from pathlib import Path
 from tasks.process.device_lock import PLACE, VISIBLE, gpu_names, opened
 from titanflow.common.file_lock import sign, take
 from titanflow.config.device import this_machine
+from titanflow.files.cgroups import usable_cores
 from titanflow.runs.contract import StageRun
 
 NICE = ("nice", "-n", "19")
@@ -20,7 +21,7 @@ NICE = ("nice", "-n", "19")
 def spare_cores(training: StageRun, threads: int) -> int:
     """The cores that the training's threads leave, at least one; each of its processes has so many ``threads``."""
     processes = int((training.config.get("launcher") or {}).get("nproc_per_node") or 1)
-    return max(1, (os.cpu_count() or 1) - processes * threads)
+    return max(1, usable_cores() - processes * threads)
 
 
 @contextlib.contextmanager

@@ -38,6 +38,9 @@ DISTRIBUTED_ROPE = ("qwen3", "deepseek_v3")
 POSITIONS = "positions"
 """The key of a batch's int64 ``[batch, seq_len]``, counting from 0 in each document."""
 KINDS = ("sdpa", "flex", "varlen")
+CALL = 64
+"""Attention to one more document costs a CPU as much as a square of so many tokens, whatever the document's length
+(``benchmarks/documents.py``)."""
 
 MaskMod = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -83,15 +86,47 @@ def document_boundaries(positions: torch.Tensor) -> VarlenMetadata:
     return VarlenMetadata(cu_seq_q=boundaries, cu_seq_k=boundaries, max_q=longest, max_k=longest)
 
 
+def document_lengths(positions: torch.Tensor) -> list[int]:
+    """The lengths of the documents in the batch laid out as one row; a row begins a document."""
+    begins = positions == 0
+    begins[:, 0] = True
+    starts = begins.flatten().nonzero().flatten()
+    lengths: list[int] = torch.diff(starts, append=starts.new_tensor([positions.numel()])).tolist()
+    return lengths
+
+
 class DocumentMask:
-    """The current batch's mask, shared by a model's attention modules; None for rows that aren't packed."""
+    """How a model's attention modules keep the current batch's documents apart.
+
+    ``lengths`` are those of documents that are attended to one by one; else ``mask`` says which key a query sees. Both
+    are None where each row is a document.
+    """
 
     def __init__(self) -> None:
         self.mask: torch.Tensor | None = None
+        self.lengths: list[int] | None = None
+
+    def read(self, positions: torch.Tensor | None, one_by_one: bool) -> None:
+        """Sets both for a batch's positions. Documents may be taken ``one_by_one`` only in a model that isn't compiled,
+        since each batch has others."""
+        self.mask, self.lengths = None, None
+        if positions is None:
+            return
+        if one_by_one:
+            lengths, (rows, seq_len) = document_lengths(positions), positions.shape
+            if len(lengths) == rows:
+                return
+            if len(lengths) * CALL**2 + sum(length**2 for length in lengths) < rows * seq_len**2:
+                self.lengths = lengths
+                return
+        self.mask = document_mask(positions)
 
 
 class DocumentAttention(MaskedAttention):
-    """Attention with the current batch's mask; no parameters, so the state dict's names don't change.
+    """Attention within the current batch's documents; no parameters, so the state dict's names don't change.
+
+    Where a CPU attends to documents one by one, it computes nothing that a mask would hide: ten documents of a row cost
+    ten small squares in place of a large one.
 
     Recomputed activations see the same mask: only the next forward pass replaces it, after the backward pass.
     """
@@ -102,7 +137,16 @@ class DocumentAttention(MaskedAttention):
 
     def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **settings: Any) -> torch.Tensor:
         """``q`` is ``[batch, heads, seq_len, head_dim]``; ``k`` and ``v`` may have fewer heads."""
-        return super().forward(q, k, v, **{**settings, "mask": self.documents.mask})
+        lengths = self.documents.lengths
+        if lengths is None or isinstance(q, DTensor):
+            return super().forward(q, k, v, **{**settings, "mask": self.documents.mask})
+        (rows, heads, seq_len, _), attend = q.shape, super().forward
+        settings = {**settings, "mask": None, "is_causal": True, "enable_gqa": False}
+        # The projections' own layout has tokens before heads, so that all rows are one without a copy.
+        rowed = (one.transpose(1, 2).flatten(0, 1)[None] for one in (q, repeat_heads(k, heads), repeat_heads(v, heads)))
+        documents = zip(*(one.split(lengths, dim=1) for one in rowed), strict=True)
+        attended = [attend(*(one.transpose(1, 2) for one in parts), **settings).transpose(1, 2) for parts in documents]
+        return torch.cat(attended, dim=1).unflatten(1, (rows, seq_len))[0].transpose(1, 2)
 
 
 class GroupedVarlenAttention(VarlenAttentionWrapper):
@@ -136,15 +180,16 @@ class DocumentConverter:
             raise ConfigError([Problem(f"the rows are packed: {why}", key=key) for key, why in refusals.items()])
         shares_rope = parallel_dims.tp_enabled and job_config.model.name in DISTRIBUTED_ROPE
         self.rope_mesh = parallel_dims.get_mesh("tp") if shares_rope else None
+        self.is_compiled = job_config.compile.enable and "model" in job_config.compile.components
 
     def convert(self, model: nn.Module) -> None:
-        keep_documents_apart(model, self.rope_mesh)
+        keep_documents_apart(model, self.rope_mesh, self.is_compiled)
 
     def post_optimizer_hook(self, model: nn.Module | list[nn.Module]) -> None:
         """Nothing to do."""
 
 
-def keep_documents_apart(model: nn.Module, rope_mesh: DeviceMesh | None = None) -> None:
+def keep_documents_apart(model: nn.Module, rope_mesh: DeviceMesh | None = None, is_compiled: bool = False) -> None:
     """Makes a model build its masks in each forward pass, from the ``positions`` that it is called with.
 
     Without positions each row is one document, whatever tokens are in it. A model with ``keeps_documents_apart`` does
@@ -166,7 +211,7 @@ def keep_documents_apart(model: nn.Module, rope_mesh: DeviceMesh | None = None) 
     def set_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         positions = kwargs.get(POSITIONS)
         if kind == "sdpa":
-            documents.mask = None if positions is None else document_mask(positions)
+            documents.read(positions, one_by_one=args[0].device.type == "cpu" and not is_compiled)
         else:
             build = document_block_mask if kind == "flex" else document_boundaries
             masks = build(one_document(args[0]) if positions is None else positions)

@@ -19,7 +19,7 @@ from titanflow.data.order import Course, Order, Shuffled
 from titanflow.data.prepared import Row
 
 ROWS_SEEN = "rows_seen"
-WIDTH = 16
+WIDTH = 8
 """The width of a trimmed batch is a multiple of so many columns."""
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
@@ -134,7 +134,7 @@ class PreparedDataLoader(BaseDataLoader):
 
     The state is how many rows all ranks together have seen. It is the same on each rank, so any number of ranks can
     resume. The first ``skip_rows`` of the order are left out: an earlier training has seen them. Only a mixture with
-    phases needs ``steps``, the training's.
+    phases needs ``steps``, the training's. ``by_length`` makes batches of rows of similar lengths.
     """
 
     def __init__(
@@ -150,6 +150,7 @@ class PreparedDataLoader(BaseDataLoader):
         steps: int = 0,
         settings: DataLoaderConfig | None = None,
         trim: bool = False,
+        by_length: bool = False,
     ) -> None:
         self.rows = rows
         self.trim = trim
@@ -158,7 +159,7 @@ class PreparedDataLoader(BaseDataLoader):
         self.accumulation = max(self.global_batch_size // (local_batch_size * ranks), 1)
         self.rank = rank
         self.ranks = ranks
-        self.order = rows.order(seed, Course(steps, self.global_batch_size, skip_rows))
+        self.order = rows.order(seed, Course(steps, self.global_batch_size, skip_rows, by_length))
         self.settings = settings or DataLoaderConfig()
         self.rows_seen = 0
 

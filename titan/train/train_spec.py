@@ -160,6 +160,7 @@ def _dataloader_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Call
             steps=training.steps,
             settings=training.dataloader,
             trim=may_trim(spec, job_config),
+            by_length=training.group_by_length,
         )
 
     return build

@@ -34,8 +34,12 @@ def stage_device(launcher: Mapping[str, Any], environ: Mapping[str, str] = os.en
         return Device("cpu", found="launcher.device is cpu")
     if asked == "cuda":
         return Device("cuda", found="launcher.device is cuda")
-    is_elsewhere = launcher.get("nnodes", 1) > 1 or launcher.get("kind", "local") != "local"
-    return None if is_elsewhere else this_machine(environ)
+    return None if runs_elsewhere(launcher) else this_machine(environ)
+
+
+def runs_elsewhere(launcher: Mapping[str, Any]) -> bool:
+    """Whether a stage runs on several machines or as a cluster's job."""
+    return bool(launcher.get("nnodes", 1) > 1 or launcher.get("kind", "local") != "local")
 
 
 def this_machine(environ: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> Device:

@@ -39,7 +39,6 @@ from titanflow.config.keys.experiment import (
     name_problem,
     tag_problem,
 )
-from titanflow.config.keys.lora_presets import settle_presets
 from titanflow.config.means.best import settle_best
 from titanflow.config.means.scoring import settle_evaluations
 from titanflow.config.means.settle import settle_means
@@ -47,6 +46,8 @@ from titanflow.config.means.unlike import unlike_models
 from titanflow.config.module import Module, stage_schema
 from titanflow.config.module_files import Entry, load, load_json
 from titanflow.config.overrides import Setting, lay_over
+from titanflow.config.settled.lora_presets import settle_presets
+from titanflow.config.settled.precision import settle_precision
 from titanflow.config.stages import by_own_names, in_order, kind_of, made_for, modules_of, name_models
 from titanflow.files.json_source import GIVEN, is_json
 from titanflow.files.yaml_source import (
@@ -227,6 +228,7 @@ def _check_modules(modules: dict[str, Module], evaluations: dict[str, Module], s
         settle_parts(module)
     for module in modules.values():
         settle_presets(module)
+        settle_precision(module)
     problems = [problem for module in modules.values() for problem in check_module(module)]
     lacks = [problem for module in modules.values() for problem in check_launch(module)]
     problems += [*(lacks if starts else ()), *check_exports(modules), *check_gate(modules), *check_gguf(modules)]

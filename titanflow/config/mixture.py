@@ -26,6 +26,12 @@ def row_kinds(data: Mapping[str, Any]) -> set[str]:
     return {str(source.get("kind", "text")) for source in mixture_members(data).values() or [data]}
 
 
+def are_full(data: Mapping[str, Any]) -> bool:
+    """Whether all rows of a ``data`` section have as many tokens: those of text have, and packed ones nearly."""
+    sources = mixture_members(data).values() or [data]
+    return all(source.get("kind", "text") == "text" or source.get("packing") for source in sources)
+
+
 def packs_rows(data: Mapping[str, Any]) -> bool:
     """Whether several documents share a row of a ``data`` section, or of one of its sources."""
     members = mixture_members(data)

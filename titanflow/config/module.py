@@ -28,7 +28,7 @@ class Module:
     comes from. For a training module, ``model_overrides`` is flat, ``model_args`` holds the arguments that the model
     will be built with, and ``base`` is what it starts from, if not from random weights. ``named`` holds the framework
     and the files (paths to open) that its entry in the experiment names, each with its origin. ``origin`` is where the
-    entry stands, for mistakes in what nobody wrote.
+    entry stands, for mistakes in what nobody wrote. ``chosen`` says what ``auto`` stands for and why, by the key.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Module:
     ignored: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     origin: str = ""
+    chosen: dict[str, str] = field(default_factory=dict)
 
     @property
     def trains(self) -> bool:

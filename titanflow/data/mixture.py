@@ -16,6 +16,7 @@ from titanflow.common.errors import DataError, Problem
 from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.config.mixture import phase_ends
 from titanflow.data.dataset_info import DatasetInfo, read_info
+from titanflow.data.length_groups import GroupedByLength, Phases
 from titanflow.data.order import Course, MixedSource, Order, visited
 from titanflow.data.phases import PhasedOrder, PhaseRows
 from titanflow.data.prepared import PreparedRows, Row
@@ -89,12 +90,28 @@ class MixedRows:
         before = sum(one.info.documents for one in list(self.members.values())[:source])
         return row if row.pairs is None else row._replace(pairs=row.pairs + before)
 
-    def order(self, seed: int, course: Course | None = None) -> MixedOrder | PhasedOrder:
+    def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """As :meth:`PreparedRows.lengths`."""
+        found = np.empty(len(indices), dtype=np.int64)
+        sources = np.searchsorted(self._ends, indices, side="right")
+        for source, rows in enumerate(self.members.values()):
+            chosen = sources == source
+            found[chosen] = rows.lengths(indices[chosen] - self._ends[source] + len(rows))
+        return found
+
+    def order(self, seed: int, course: Course | None = None) -> Order:
         """The order of these rows. Phases need the ``course``, of whose steps they are shares.
 
         Raises:
             ValueError: phases without a course, or one without a step.
         """
+        if course is None or not (course.by_length and any(rows.differ for rows in self.members.values())):
+            return self._mixed(seed, course)
+        phases = self.info.mixture.get("phases") or []
+        parts = Phases(tuple(phase_ends(phases, course.steps))) if phases else Phases()
+        return GroupedByLength(self._mixed(seed, course), self.lengths, course, seed, parts)
+
+    def _mixed(self, seed: int, course: Course | None) -> MixedOrder | PhasedOrder:
         mixture, members = self.info.mixture, self.members.items()
         sources = [
             MixedSource(name, len(rows), tokens_a_row(rows), **mixture["sources"][name]) for name, rows in members

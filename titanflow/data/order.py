@@ -35,11 +35,15 @@ def visited(rows: int, seed: int, visits: NDArray[np.int64], source: int = 0) ->
 
 @dataclass(frozen=True)
 class Course:
-    """What a training goes over: ``steps`` steps of ``batch`` rows, behind ``skipped`` rows that it leaves out."""
+    """What a training goes over: ``steps`` steps of ``batch`` rows, behind ``skipped`` rows that it leaves out.
+
+    ``by_length`` asks for batches of rows of similar lengths, where rows differ in length.
+    """
 
     steps: int
     batch: int
     skipped: int = 0
+    by_length: bool = False
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from titanflow.common.errors import DataError, Problem
 from titanflow.config.keys.training import RENDERED_KINDS
 from titanflow.data.dataset_info import DatasetInfo, hint_of, read_info
 from titanflow.data.files.file_counts import check_sums
+from titanflow.data.length_groups import Epochs, GroupedByLength
 from titanflow.data.order import Course, Order, Shuffled
 from titanflow.files.own_files import readable
 from titanflow.runs.contract import DATASET_FILE
@@ -164,8 +165,27 @@ class PreparedRows:
         return self._rows
 
     def order(self, seed: int, course: Course | None = None) -> Order:
-        """The order in which any training visits the rows."""
-        return Shuffled(len(self), seed)
+        """The order in which any training visits the rows, or the ``course`` of one that asks for its own."""
+        order = Shuffled(len(self), seed)
+        if course is None or not (course.by_length and self.differ):
+            return order
+        parts = Epochs(len(self), course.batch, course.skipped)
+        return GroupedByLength(order, self.lengths, course, seed, parts)
+
+    @property
+    def differ(self) -> bool:
+        """Whether rows differ in length: those of text and packed ones are full."""
+        return self._trained is not None and self._members is None
+
+    def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The tokens of these rows, of a pair those of its longer side, without padding."""
+        if not self.differ:
+            return np.full(len(indices), self.seq_len, dtype=np.int64)
+        lengths = np.asarray(self._offsets[indices + 1] - self._offsets[indices])
+        if self._splits is None:
+            return lengths
+        splits = np.asarray(self._splits[indices])
+        return np.maximum(splits, lengths - splits)
 
     def row(self, index: int) -> Row:
         """Row ``index``.

@@ -146,8 +146,7 @@ def _publish(draft: Draft) -> Iterator[str]:
 def _training(draft: Draft, fit: Fit, row: int, rows: int, steps: int) -> dict[str, Any]:
     local = _local(draft, fit, rows)
     found = {"seq_len": row, "local_batch_size": local, "global_batch_size": rows, "steps": steps}
-    narrow = {"dtype": "bfloat16"} if fit.narrow else {}
-    return {**found, **narrow, "mixed_precision_param": "bfloat16" if draft.machine.is_gpu else "float32"}
+    return found | ({"dtype": "bfloat16"} if fit.narrow else {})
 
 
 def _local(draft: Draft, fit: Fit, rows: int) -> int:

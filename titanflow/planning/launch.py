@@ -10,6 +10,7 @@ from pathlib import Path
 
 from titanflow.common.credentials import is_secret
 from titanflow.config.experiment import Experiment
+from titanflow.files.cgroups import usable_cores
 from titanflow.files.json_source import GIVEN
 from titanflow.files.yaml_source import display
 from titanflow.runs import torchrun
@@ -51,7 +52,7 @@ def environment(run: StageRun, config: Experiment) -> dict[str, str]:
     """Variables for the stage's process; those in ``wanted`` give way to what is already set."""
     launcher = run.config.get("launcher") or {}
     processes = int(launcher.get("nproc_per_node") or 1)
-    threads = launcher.get("omp_num_threads") or max(1, (os.cpu_count() or 1) // processes)
+    threads = launcher.get("omp_num_threads") or max(1, usable_cores() // processes)
     wanted = {
         "OMP_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "true",

@@ -22,6 +22,7 @@ from titanflow.config.means.recipe import means_of
 from titanflow.config.means.unlike import unlike_models
 from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
+from titanflow.config.settled.precision import keep_precision
 from titanflow.config.stages import BASE, base_folder
 from titanflow.nightly.night import Night
 from titanflow.nightly.planning import as_night, continued
@@ -81,6 +82,8 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
     check_workspace(workspace, config.origins.get("workspace", ""))
     folder = workspace / config.exp_name / name
     manifest = Manifest.open(folder)
+    for module in config.modules.values():
+        keep_precision(module, folder / module.name)
     preparation = Preparation.of(config, workspace, manifest)
     if unlike := list(unlike_models(config.modules, preparation.tokenizers.folders)):
         raise ConfigError(unlike)
@@ -113,7 +116,8 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
         if found.state == "RUN" and (note := validation_note(config.modules.get(stage))):
             plan.reason += f"; {note}"
         if found.state in ("RUN", "RESUME", "EXTEND"):
-            plan.reason = "; ".join([plan.reason, *training_notes(stage_run)])
+            chosen = config.modules[stage].chosen.values() if stage in config.modules else ()
+            plan.reason = "; ".join([plan.reason, *training_notes(stage_run), *chosen])
         plan.reason = "; ".join([plan.reason, *best_notes(stage_run, stages)])
         if plan.is_job and found.state != "CACHED":
             plan.reason += f"; as {job_words(stage_run.config['launcher'])}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from titanflow.common.digests import digest, file_digest
+from titanflow.files.cgroups import usable_cores
 from titanflow.runs.contract import RESULT_FILE
 
 PLAN_HASHES = 256 << 20
@@ -26,7 +26,7 @@ Made = TypeVar("Made")
 
 def at_once(function: Callable[[Given], Made], values: Iterable[Given]) -> list[Made]:
     """Maps the values in threads: hashing releases Python's lock."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         return list(pool.map(function, values))
 
 

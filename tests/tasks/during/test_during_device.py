@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +51,6 @@ def test_never_the_trainings_own_unless_told(tmp_path: Path) -> None:
 
 
 def test_the_cores_that_the_training_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(device, "usable_cores", lambda: 16)
     assert spare_cores(training(nproc_per_node=2), 4) == 8
     assert spare_cores(training(nproc_per_node=4), 4) == 1

@@ -17,7 +17,7 @@ from titan.weights.hf_folder import load_folder
 from titan.weights.stage_model import read_model
 from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.architectures.weights import module_names
-from titanflow.config.keys.lora_presets import ROUTED, TOKENS, expanded
+from titanflow.config.settled.lora_presets import ROUTED, TOKENS, expanded
 
 pytestmark = pytest.mark.slow
 

@@ -26,8 +26,8 @@ from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.architectures.weights import module_names
 from titanflow.common.errors import ConfigError
 from titanflow.config.checks.lora import scaling
-from titanflow.config.keys.lora_presets import ROUTED, expanded
 from titanflow.config.keys.training import Lora
+from titanflow.config.settled.lora_presets import ROUTED, expanded
 
 ALL = ["wq", "wk", "wv", "wo", "w1", "w2", "w3"]
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from tiny_stages import MODEL, SEQ_LEN, VOCAB
+from tiny_stages import MODEL, SEQ_LEN, VOCAB, write_chat_rows
 from torchtitan.protocols.train_spec import get_train_spec
 
 from titan.models.registry import train_spec
@@ -15,6 +15,7 @@ from titan.train.train_spec import (
     validation_seq_len,
 )
 from titanflow.common.errors import ConfigError
+from titanflow.data.length_groups import GroupedByLength
 from titanflow.data.order import permutation
 from titanflow.runs.contract import PreparedData, StageRun
 
@@ -106,6 +107,14 @@ def test_rows_may_be_as_long_as_the_models_positions(tmp_path, max_seq_len, refu
         return
     with pytest.raises(ConfigError, match=f"found {SEQ_LEN}, but the model's max_seq_len is {max_seq_len}"):
         check_model(spec, run, config)
+
+
+def test_rows_are_grouped_by_length_where_the_config_asks_for_it(tmp_path):
+    rows = PreparedData(train=write_chat_rows(tmp_path / "chats", 100, seed=1))
+    loaders = [
+        build_loader(stage(tmp_path, {"training": {"group_by_length": asked}}, data=rows)) for asked in (False, True)
+    ]
+    assert [isinstance(loader.order, GroupedByLength) for loader in loaders] == [False, True]
 
 
 def test_the_validations_length_is_at_most_the_trainings(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.architectures.torchtitan import load_snapshot
 from titanflow.architectures.weights import module_names
-from titanflow.config.keys.lora_presets import ROUTED, expanded
+from titanflow.config.settled.lora_presets import ROUTED, expanded
 
 PAGE = Path(__file__).parents[3] / "docs" / "fine-tuning.md"
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from titanflow.config.checks.module import check_module
+from titanflow.config.checks.module import check_module, overruled
 from titanflow.config.module import Module
 
 
@@ -63,3 +63,20 @@ def test_what_would_mix_documents_is_refused(
     assert "data.packing" in problem.hint
     packed.config["data"]["packing"] = None
     assert check_module(packed) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "is_idle"),
+    [
+        ({}, True),
+        ({"kind": "chat"}, False),
+        ({"kind": "chat", "packing": "best_fit"}, True),
+        ({"kind": "chat", "streaming": True}, True),
+    ],
+)
+def test_grouping_rows_that_are_all_full_or_streamed_has_no_effect(
+    write: Any, load: Any, data: dict[str, Any], is_idle: bool
+) -> None:
+    pretrain: Module = load(write(), "pretrain.training.group_by_length=true").modules["pretrain"]
+    pretrain.config["data"] |= data
+    assert any("training.group_by_length" in line for line in overruled(pretrain)) is is_idle

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from drafts import CPU, GIB
 
+from titanflow.config.device import Device
+from titanflow.config.settled import precision
 from titanflow.draft import machine
 from titanflow.planning.forecast.device import DeviceSpec
 
@@ -23,5 +25,6 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def have(gib: int, count: int = 1, name: str = "NVIDIA H100") -> None:
         found = machine.Machine(DeviceSpec("cuda", name, gib * GIB), count)
         monkeypatch.setattr(machine.Machine, "here", lambda: found)
+        monkeypatch.setattr(precision, "stage_device", lambda launcher: Device("cuda", count))
 
     return have

@@ -13,8 +13,8 @@ from titanflow.architectures.weights import linear_shape, model_weights, module_
 from titanflow.common.errors import Problem
 from titanflow.config.checks.model import argument_faults
 from titanflow.config.files.chat_template import template_of
-from titanflow.config.keys.lora_presets import ROUTED, TOKENS, preset_problems
 from titanflow.config.keys.training import Lora
+from titanflow.config.settled.lora_presets import ROUTED, TOKENS, preset_problems
 
 if TYPE_CHECKING:
     from titanflow.architectures.base import BaseArchitecture

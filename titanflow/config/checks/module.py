@@ -14,13 +14,14 @@ from titanflow.config.checks.lora import SAVE_THEM, lora_warnings, saves_tokens
 from titanflow.config.checks.model import warn_of_padding, warn_of_schedule
 from titanflow.config.checks.named_values import check_named_values
 from titanflow.config.checks.processes.launcher import check_launcher
-from titanflow.config.checks.processes.parallelism import check_processes, is_sharded
+from titanflow.config.checks.processes.parallelism import check_processes
 from titanflow.config.checks.refused import optimizer_problems, refused_values
 from titanflow.config.keys.optimizer import MUON
 from titanflow.config.keys.repositories import idle_revisions
 from titanflow.config.keys.training import names_rows
-from titanflow.config.mixture import packs_rows, row_kinds
+from titanflow.config.mixture import are_full, packs_rows, row_kinds
 from titanflow.config.module import Module
+from titanflow.config.settled.precision import KEY, mixes_nothing
 
 
 def check_module(module: Module) -> list[Problem]:
@@ -74,6 +75,9 @@ def overruled(module: Module) -> list[str]:
     reasons = {"job.dump_folder": "a stage writes into its run's folder", **idle_revisions(module)}
     if module.config["data"]["streaming"]:
         reasons["training.skip_rows"] = "streamed data has no order to begin later in"
+        reasons["training.group_by_length"] = "streamed rows come as they are read"
+    elif are_full(module.config["data"]):
+        reasons["training.group_by_length"] = "rows of text and packed rows are all full"
     if module.base is not None:
         initial = ("checkpoint.initial_load_path", "checkpoint.initial_load_in_hf")
         reasons |= dict.fromkeys(initial, f"{module.name} starts from its base's weights")
@@ -86,17 +90,11 @@ def overruled(module: Module) -> list[str]:
     idle = {key: reason for key, reason in reasons.items() if _is_set(module, key)}
     if module.is_written("checkpoint.enable") and not module.value("checkpoint.enable"):
         idle["checkpoint.enable"] = "a stage always keeps checkpoints: the next one starts from them"
-    if module.is_written("training.mixed_precision_param") and _mixes_nothing(module):
+    if module.value(KEY) != "float32" and mixes_nothing(module) and module.is_written(KEY):
         why = "tensor and pipeline parallelism mix precisions only with FSDP; training.dtype sets it for everything"
-        idle["training.mixed_precision_param"] = why
+        idle[KEY] = why
     without_effect = [f"{module.name}.{key} ({module.origins[key]}) has no effect: {why}" for key, why in idle.items()]
     return [*without_effect, *lora_warnings(module), *warn_of_schedule(module), *warn_of_padding(module)]
-
-
-def _mixes_nothing(module: Module) -> bool:
-    degrees = module.config["parallelism"]
-    parted = degrees["tensor_parallel_degree"] > 1 or degrees["pipeline_parallel_degree"] > 1
-    return parted and not is_sharded(module) and module.value("training.mixed_precision_param") != "float32"
 
 
 def _check_validation(module: Module) -> list[Problem]:

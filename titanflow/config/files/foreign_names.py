@@ -63,6 +63,8 @@ FOREIGN = (
         "training.seq_len",
     ),
     Foreign("max_position_embeddings", "model.max_seq_len"),
+    Foreign("group_by_length", "training.group_by_length", "true or false"),
+    Foreign("train_sampling_strategy", "training.group_by_length", "true for group_by_length"),
     # The optimizer and its schedule.
     Foreign("learning_rate max_lr base_lr", "optimizer.lr"),
     Foreign("optim optimizer_type", "optimizer.name", "Adam, AdamW or Muon"),
@@ -85,7 +87,7 @@ FOREIGN = (
     Foreign(
         "bf16 torch_dtype mixed_precision precision params_dtype system.precision",
         "training.mixed_precision_param",
-        "bfloat16 or float32",
+        "auto, bfloat16 or float32",
     ),
     Foreign("fp16 float16", "", "float16 isn't trained in: training.mixed_precision_param is bfloat16 or float32"),
     Foreign("fp8", "model.converters", "[quantize.linear.float8]"),

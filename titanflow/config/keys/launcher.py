@@ -104,7 +104,8 @@ class Launcher:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """What the stage runs on: cpu hides the GPUs, cuda fails without one; auto takes what is there."""
     omp_num_threads: int | None = None
-    """CPU threads a process; unset, the machine's cores divided by its processes."""
+    """CPU threads a process; unset, the cores that binding and a container's limit leave, divided by the stage's
+    processes."""
     pool: str | None = None
     """Prefect work pool whose machine runs the stage, on the same shared storage; unset, that of the run."""
     local_data: str | None = None

@@ -15,6 +15,7 @@ from titanflow.config.keys.beside.during import During
 from titanflow.config.keys.beside.samples import Samples
 from titanflow.config.keys.launcher import Launcher
 from titanflow.config.keys.optimizer import OptimizerAdditions
+from titanflow.config.keys.training_section import TrainingAdditions
 
 Document = Literal["file", "paragraph", "line"]
 Part = Literal["train", "dev", "test"]
@@ -238,25 +239,6 @@ class Prefer:
     def of(cls, config: Mapping[str, Any]) -> Prefer:
         """The section ``prefer`` of a training's config."""
         return cls(**(config.get("prefer") or {}))
-
-
-@dataclass
-class TrainingAdditions:
-    """This project's keys inside torchtitan's own ``training`` section."""
-
-    mock_data: bool = False
-    """Random tokens in place of data: to measure speed or to try a configuration."""
-    skip_rows: int = 0
-    """Rows to skip at the beginning of the data's order, because the model that this training continues has seen them;
-    streamed data has no such order."""
-    ema: float | None = None
-    """Keep the exponential mean of the weights, in which each step counts this many times as much as the next (0.999),
-    and validate, export and hand on that mean; unset, the last step's weights."""
-    loss_chunks: int = 1
-    """Compute output head and loss in so many parts of a microbatch's tokens: less memory, since only one part's logits
-    are there at once. Value and gradients are the same, but for rounding."""
-    allow_longer_context: bool = False
-    """Allow longer rows than the base was trained with: its weights have never seen such positions; RoPE unchanged."""
 
 
 @dataclass

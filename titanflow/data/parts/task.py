@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.common.errors import StageLost
+from titanflow.files.cgroups import usable_cores
 
 FAILED = "failed"
 """In a task's folder of claims: how a process failed (empty if it was killed); the others need not go on."""
@@ -64,7 +65,7 @@ def take_parts(task: Task, num_proc: int | None) -> None:
 
 def cores() -> int:
     """The cores for this machine's processes: those that Slurm gave to its job, or all."""
-    return int(os.environ.get("SLURM_CPUS_ON_NODE") or os.cpu_count() or 1)
+    return int(os.environ.get("SLURM_CPUS_ON_NODE") or usable_cores())
 
 
 def _without_bars() -> None:

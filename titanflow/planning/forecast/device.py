@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
+
+from titanflow.files.cgroups import memory_limit, usable_cores
 
 PEAK_FLOPS: tuple[tuple[str, float], ...] = (
     ("A100", 312e12),
@@ -56,7 +57,7 @@ class DeviceSpec:
 @cache
 def cpu() -> DeviceSpec:
     """This machine's CPU and memory, as far as this process may use them."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     return DeviceSpec("cpu", f"{_cpu_model()} × {cores}", memory_limit(), cores)
 
 
@@ -79,35 +80,6 @@ def parse_gpus(answer: str) -> tuple[DeviceSpec, ...]:
         DeviceSpec("cuda", name.strip(), int(memory) * MIB if memory.strip().isdecimal() else None)
         for name, _, memory in lines
     )
-
-
-def memory_limit(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes of memory that this machine's processes may use: its own, or less where a cgroup (v1 or v2) says so."""
-    totals = (int(line.split()[1]) * 1024 for line in _lines(proc / "meminfo") if line.startswith("MemTotal:"))
-    limits = [next(totals, None), *_cgroup_limits(proc, cgroups)]
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
-def _cgroup_limits(proc: Path, cgroups: Path) -> list[int | None]:
-    """The limits of each cgroup that this process is in, and of the groups around it."""
-    limits = []
-    for line in _lines(proc / "self" / "cgroup"):
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            top, name = cgroups, "memory.max"
-        elif "memory" in controllers.split(","):
-            top, name = cgroups / "memory", "memory.limit_in_bytes"
-        else:
-            continue
-        # In a container the path may be the host's, while the container's own group is the top.
-        group = top / path.lstrip("/")
-        limits += [_limit(folder / name) for folder in (group, *group.parents) if folder.is_relative_to(top)]
-    return limits
-
-
-def _limit(file: Path) -> int | None:
-    text = "\n".join(_lines(file)).strip()
-    return int(text) if text.isdecimal() else None
 
 
 def _cpu_model() -> str:

@@ -1,47 +1,5 @@
-from pathlib import Path
-
-import pytest
-
-from titanflow.planning.forecast.device import DeviceSpec, cpu, memory_limit, parse_gpus
+from titanflow.planning.forecast.device import DeviceSpec, cpu, parse_gpus
 from titanflow.planning.forecast.forecasts import UNKNOWN_GPU, _visible
-
-GIB = 1 << 30
-
-
-def write(folder: Path, **files: str) -> Path:
-    for name, text in files.items():
-        path = folder / name.replace("__", "/").replace("_DOT_", ".")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return folder
-
-
-@pytest.fixture
-def proc(tmp_path: Path) -> Path:
-    return write(tmp_path / "proc", meminfo="MemTotal:       16777216 kB\nMemFree: 1 kB\n")
-
-
-def test_the_machine_s_memory(proc: Path, tmp_path: Path) -> None:
-    assert memory_limit(proc, tmp_path) == 16 * GIB
-    assert memory_limit(tmp_path / "nothing", tmp_path) is None
-
-
-@pytest.mark.parametrize(("limit", "expected"), [("8589934592\n", 8 * GIB), ("max\n", 16 * GIB), ("", 16 * GIB)])
-def test_a_cgroup_s_limit(proc: Path, tmp_path: Path, limit: str, expected: int) -> None:
-    write(proc, self__cgroup="0::/system.slice/job\n")
-    groups = write(tmp_path / "groups", system_DOT_slice__memory_DOT_max=limit)
-    assert memory_limit(proc, groups) == expected
-
-
-def test_a_container_s_limit_stands_at_the_top(proc: Path, tmp_path: Path) -> None:
-    write(proc, self__cgroup="0::/docker/0123abc\n")
-    assert memory_limit(proc, write(tmp_path / "groups", memory_DOT_max="4294967296")) == 4 * GIB
-
-
-def test_the_first_version_s_limit(proc: Path, tmp_path: Path) -> None:
-    write(proc, self__cgroup="3:cpu,cpuacct:/x\n2:memory:/box\n1:name=systemd:/x\n")
-    groups = write(tmp_path / "groups", memory__box__memory_DOT_limit_in_bytes="2147483648")
-    assert memory_limit(proc, groups) == 2 * GIB
 
 
 def test_what_nvidia_smi_answers() -> None:

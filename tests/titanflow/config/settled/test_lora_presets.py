@@ -3,7 +3,7 @@
 import pytest
 
 from titanflow.architectures.families.registry import PARAMETER_GROUPS
-from titanflow.config.keys.lora_presets import ROUTED, TOKENS, expanded
+from titanflow.config.settled.lora_presets import ROUTED, TOKENS, expanded
 from titanflow.planning.forecast.flops import Counts
 from titanflow.planning.forecast.forecast import Forecast, model_forecast
 from titanflow.planning.forecast.table import forecast_cells
