@@ -40,10 +40,11 @@ def bench(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Workbe
     return bench
 
 
-def stage(bench: Workbench, name: str) -> StageRun:
+def stage(bench: Workbench, name: str, *settings: dict[str, dict[str, object]]) -> StageRun:
     return bench.stage(
         name,
         CONFIG,
+        *settings,
         stage="sft",
         base=bench.folder / "base",
         model_overrides={},
@@ -95,7 +96,10 @@ def test_resumed_within_the_run_it_ends_as_the_whole_one_to_the_bit(whole: Stage
     assert read_result(run.folder).export_digests == read_result(whole.folder).export_digests
 
 
-def test_two_ranks_have_the_losses_of_one_process(whole: StageRun, bench: Workbench) -> None:
-    two = train(bench, stage(bench, "two"), ranks=2)
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_two_ranks_have_the_losses_of_one_process(whole: StageRun, bench: Workbench, replicas: int) -> None:
+    """FSDP, and DDP, whose replicas share the work."""
+    parallelism = {"data_parallel_replicate_degree": replicas, "data_parallel_shard_degree": 2 // replicas}
+    two = train(bench, stage(bench, f"two-{replicas}", {"parallelism": parallelism}), ranks=2)
     assert records(two)[1] == pytest.approx(records(whole)[1], rel=1e-6)
     assert records(two) == pytest.approx(records(whole), rel=2e-4)
