@@ -1,10 +1,9 @@
 """Adapters that Muon trains beside a frozen base, as processes: whole, killed and resumed, on one rank and on two."""
 
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import dies_in_muon
 import pytest
 import torch
 from tiny_adapters import finished_base
@@ -83,12 +82,11 @@ def test_it_learns_and_the_export_has_what_it_learned(whole: StageRun, bench: Wo
     assert "model.embed_tokens.weight" not in changed
 
 
-def test_resumed_within_the_run_it_ends_as_the_whole_one_to_the_bit(whole: StageRun, bench: Workbench) -> None:
-    run = stage(bench, "resumed")
-    shutil.copytree(whole.folder / "checkpoint" / "step-2", run.folder / "checkpoint" / "step-2")
-    # As a kill after step 3, which no checkpoint holds, leaves it.
-    lines = (whole.folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (run.folder / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= 3))
+def test_killed_within_a_step_it_ends_as_the_whole_one_to_the_bit(whole: StageRun, bench: Workbench) -> None:
+    run = stage(bench, "killed")
+    # Its matrices have stepped, and what AdamW steps has not.
+    assert bench.run(run, script=dies_in_muon.__file__, env={dies_in_muon.DIES_IN: "4"}) == -9
+    assert max(records(run)) == 3
     train(bench, run)
     assert "Training starts at step 3" in (run.folder / "log.txt").read_text()
     for key in ("loss", "grad_norm"):
