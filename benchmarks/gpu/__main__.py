@@ -28,6 +28,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
+import attention
 import evaluation
 import packed
 import resume
@@ -65,9 +66,9 @@ CHECKS = (
     Check("evaluation", evaluation.ROWS, evaluation.check, 90),
     Check("lease", turns.LEASE_ROWS, turns.lease, 60),
     Check("workers", turns.WORKER_ROWS, turns.workers, 75),
-    Check("attention", packed.ATTENTION_ROWS, packed.attention, 75),
+    Check("attention", attention.ROWS, attention.check, 60),
     *(pretraining(model, 4096) for model in training.MODELS),
-    Check("packed", packed.SPEED_ROWS, packed.speed, 75),
+    Check("packed", packed.ROWS, packed.check, 75),
     *(pretraining(model, 8192) for model in training.MODELS),
 )
 
@@ -110,7 +111,7 @@ def rows_of(check: Check, toy: bool, until: float) -> list[Row]:
         error = "no time is left" if seconds <= CLOSE else in_process(check, place, seconds)
         rows = [*place.rows(), *missing(check, place.rows(), error)]
         for row in rows:
-            print(f"{row.verdict:8}{row.name:36}{row.found}  (wanted: {row.wanted})", flush=True)
+            print(f"{row.verdict:8}{row.name:38}{row.found}  (wanted: {row.wanted})", flush=True)
         print(f"        {check.name}: {time.monotonic() - began:.0f} s", flush=True)
     return rows
 
