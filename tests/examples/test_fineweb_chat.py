@@ -14,6 +14,7 @@ from own_files import question, sentence
 from tiny_experiment import ROOT
 from tiny_hub import talk_to
 
+from titanflow.data.dataset_info import read_info
 from titanflow.data.tokenizer.tokenizer import train_tokenizer
 from titanflow.planning.forecast.device import DeviceSpec
 from titanflow.planning.forecast.duration import estimated
@@ -102,6 +103,8 @@ def write_published_columns() -> None:
         }
         for number in range(40)
     ]
+    # As some of the published pairs are.
+    sides.append({**sides[0], "rejected": sides[0]["chosen"]})
     write_rows(Path("pairs"), sides)
 
 
@@ -123,7 +126,7 @@ def test_it_trains_on_the_columns_of_the_published_sets() -> None:
         "prefer.data": {"dataset": "./pairs", "split": "train"},
         "sft.model": {"attn_type": "sdpa"},
         "pretrain.model": size,
-        "pretrain.validation": {"freq": 2, "steps": 1},
+        **{f"{name}.validation": {"freq": 2, "steps": 1} for name in ("pretrain", "sft")},
         **{
             f"{name}.training": {"steps": 2, "seq_len": 128, "local_batch_size": 2, "global_batch_size": 4}
             for name in TRAININGS
@@ -137,5 +140,7 @@ def test_it_trains_on_the_columns_of_the_published_sets() -> None:
     through = [stage.stage for stage in planned.stages].index("prefer") + 1
     run_stages(replace(planned, stages=planned.stages[:through]))
     assert [read_result(planned.stage(name).run.folder).step for name in TRAININGS] == [2, 2, 2]
+    pairs = read_info(planned.stage("prefer").run.data.train)
+    assert (pairs.documents, sum(pairs.dropped.values())) == (40, 1)
     template = planned.stage("prefer").run.folder / "export" / "chat_template.jinja"
     assert "<|im_start|>" in template.read_text(encoding="utf-8")
