@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from titanflow.config.device import this_machine
 from titanflow.planning.forecast.device import DeviceSpec, cpu, gpus
 
 Verdict = Literal["met", "missed", "failed", "not run"]
@@ -35,7 +36,9 @@ class Place:
     @property
     def device(self) -> DeviceSpec:
         """The first GPU, or this machine's CPU."""
-        return next(iter(gpus()), cpu())
+        if this_machine().kind == "cpu":
+            return cpu()
+        return next(iter(gpus()), DeviceSpec("cuda", "a GPU that nvidia-smi doesn't show"))
 
     @property
     def has_cuda(self) -> bool:

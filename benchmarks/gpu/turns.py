@@ -16,6 +16,7 @@ from typing import Any
 from place import Place, Row, judged, not_run
 from stages import CONFIGS, POLL_SECONDS, Failed, end_tree, last_words, start
 
+from deployments.work_pool import POOL
 from titanflow.planning.forecast.device import gpus
 
 LEASE_ROWS = ["a GPU's lease"]
@@ -92,9 +93,9 @@ def served_row(experiment: Path, env: dict[str, str], seconds: float) -> Row:
 
 def workers_row(place: Place, url: str) -> Row:
     wanted = "as many as GPUs, each named after its own"
+    names = sorted(worker["name"] for worker in posted(f"{url}/work_pools/{POOL}/workers/filter"))
     if not place.has_cuda:
-        return not_run(EACH, wanted)
-    names = sorted(worker["name"] for worker in posted(f"{url}/work_pools/titanflow/workers/filter"))
+        return not_run(EACH, wanted, f"needs CUDA: here the machine has {', '.join(names)}")
     is_met = len(names) == len(gpus()) and all("-gpu" in name for name in names)
     return judged(EACH, wanted, ", ".join(names), is_met)
 
