@@ -16,6 +16,7 @@ import psutil
 from titanflow.planning.plan import make_plan
 from titanflow.planning.stage_plan import Plan, StagePlan
 from titanflow.runs.contract import METRICS_FILE
+from titanflow.runs.errors import StageError
 from titanflow.runs.metrics import read_metrics
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -28,9 +29,9 @@ class Failed(Exception):
     """A process ended otherwise than it should have; its text ends with what it said last."""
 
 
-def planned(modules: Mapping[str, Any], workspace: Path, run: str = "main", **further: Any) -> Plan:
+def planned(modules: Mapping[str, Any], workspace: Path, run: str = "main") -> Plan:
     """The plan of an experiment that is given as it is."""
-    experiment = {"exp_name": "gpu", "workspace": str(workspace), "modules": modules, **further}
+    experiment = {"exp_name": "gpu", "workspace": str(workspace), "modules": modules}
     return make_plan(json.dumps(experiment), CONFIGS, run, runs_here=False)
 
 
@@ -127,6 +128,8 @@ def resident_peak(pid: int) -> int:
 
 
 def last_words(log: Path, lines: int = 3) -> str:
-    """The last lines of a log that say something."""
+    """What a stage says of its failure, or else the last lines of a log that say something."""
+    if error := StageError.of(log.parent):
+        return f"{error.type}: {error.message}"
     said = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return " | ".join(said[-lines:])[-400:]
