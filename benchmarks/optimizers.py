@@ -20,7 +20,7 @@ from statistics import mean, stdev
 from titanflow.runs.contract import METRICS_FILE
 from titanflow.runs.metrics import read_metrics
 
-RATES = {"AdamW": (2e-3, 4e-3, 8e-3), "Muon": (4e-3, 8e-3, 16e-3)}
+RATES = {"AdamW": (2e-3, 4e-3, 8e-3, 16e-3), "Muon": (4e-3, 8e-3, 16e-3)}
 """The learning rates that each is tried with: the default experiment's is AdamW's second."""
 VALIDATIONS = 20
 Curve = list[tuple[float, float]]

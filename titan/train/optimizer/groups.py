@@ -17,6 +17,7 @@ from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.keys.optimizer import MUON
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
     from torchtitan.protocols.train_spec import OptimizersBuilder
 
 Named = Mapping[str, nn.Parameter]
@@ -38,8 +39,9 @@ def with_parameter_groups(
         known = dataclasses.replace(config, name="AdamW") if config.name == MUON else config
         # What the family adds to a step, such as the balance of its experts, stays with its container.
         container: Any = build(model_parts, known, parallel_dims, *others)
+        replicas = _replicas(parallel_dims) if settings.name == MUON else None
         container.optimizers = [
-            _grouped(optimizer, _trained(part), settings, groups)
+            _grouped(optimizer, _trained(part), settings, groups, replicas)
             for part, optimizer in zip(model_parts, container.optimizers, strict=True)
         ]
         return container
@@ -47,12 +49,23 @@ def with_parameter_groups(
     return build_grouped
 
 
+def _replicas(parallel_dims: Any) -> ProcessGroup | None:
+    """The ranks of DDP, each of which holds all weights; under FSDP a weight itself knows who shares it."""
+    if parallel_dims.fsdp_enabled or not parallel_dims.dp_replicate_enabled:
+        return None
+    return parallel_dims.get_mesh("dp_replicate").get_group()
+
+
 def _trained(part: nn.Module) -> Named:
     return {plain_name(name): one for name, one in part.named_parameters() if one.requires_grad}
 
 
 def _grouped(
-    optimizer: torch.optim.Optimizer, trained: Named, settings: Any, groups: Mapping[str, Iterable[str]]
+    optimizer: torch.optim.Optimizer,
+    trained: Named,
+    settings: Any,
+    groups: Mapping[str, Iterable[str]],
+    replicas: ProcessGroup | None,
 ) -> torch.optim.Optimizer:
     """The ``optimizer`` of a model part with its parameters in groups; with Muon, both optimizers as one."""
     is_muon = settings.name == MUON
@@ -76,7 +89,7 @@ def _grouped(
         "ns_steps": settings.muon_ns_steps,
         "adjust_lr_fn": settings.muon_adjust_lr_fn,
     }
-    return MuonWithAdamW(_by_rate(matrices, rate, settings.group_lr, groups), optimizer, muon)
+    return MuonWithAdamW(_by_rate(matrices, rate, settings.group_lr, groups), optimizer, muon, replicas)
 
 
 def _counted(parameters: Named) -> str:

@@ -31,10 +31,17 @@ class MuonWithAdamW(torch.optim.Optimizer):
         matrices: groups of parameters, each with its ``lr``.
         adamw: the optimizer of all other parameters; it may have none.
         settings: ``weight_decay``, ``momentum``, ``nesterov``, ``ns_steps`` and ``adjust_lr_fn``, as torch's Muon has.
+        replicas: DDP's ranks, each of which has all weights and gradients; None if there are none.
     """
 
-    def __init__(self, matrices: list[Group], adamw: torch.optim.Optimizer, settings: dict[str, Any]) -> None:
-        self.adamw = adamw
+    def __init__(
+        self,
+        matrices: list[Group],
+        adamw: torch.optim.Optimizer,
+        settings: dict[str, Any],
+        replicas: dist.ProcessGroup | None = None,
+    ) -> None:
+        self.adamw, self.replicas = adamw, replicas
         coefficients = (DEFAULT_A, DEFAULT_B, DEFAULT_C)
         super().__init__(matrices, {**settings, "ns_coefficients": coefficients, "eps": EPS})
         # The rate of AdamW comes first: it is `optimizer.lr`, which is logged.
@@ -65,7 +72,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     def _step_matrices(self, group: Group) -> None:
         updates = ((one, self._update(one, group)) for one in group["params"] if one.grad is not None)
-        for parameter, direction in orthogonal(updates, group):
+        for parameter, direction in orthogonal(updates, group, self.replicas):
             weight = local(parameter)
             weight.mul_(1 - group["lr"] * group["weight_decay"])
             rate = _adjust_lr(group["lr"], group["adjust_lr_fn"], parameter.shape[-2:])
@@ -89,25 +96,24 @@ class MuonWithAdamW(torch.optim.Optimizer):
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
-def orthogonal(updates: Iterable[Pair], group: Group) -> Iterator[Pair]:
+def orthogonal(updates: Iterable[Pair], group: Group, replicas: dist.ProcessGroup | None = None) -> Iterator[Pair]:
     """Each parameter with this rank's part of its orthogonal update, in bfloat16.
 
-    A matrix that ranks share is gathered whole. One of them computes it and hands it to the others, so that as many
-    matrices as there are ranks are computed at a time.
+    A matrix that ranks share is gathered whole; one that ``replicas`` hold lies whole on each of them. One of them
+    computes it and hands it to the others, so that as many matrices as there are ranks are computed at a time.
     """
     for mesh, pairs in groupby(updates, key=lambda pair: _shared_by(pair[1])):
-        if mesh is None:
+        # Along the other dimensions of the mesh, ranks repeat the work.
+        ranks = replicas if mesh is None else mesh.get_group(max(range(mesh.ndim), key=mesh.size))
+        if ranks is None:
             for parameter, update in pairs:
                 yield parameter, _orthogonal(local(update), group)
             continue
-        # Along the other dimensions of the mesh, ranks repeat the work.
-        along = max(range(mesh.ndim), key=mesh.size)
-        ranks, rank, size = mesh.get_group(along), mesh.get_local_rank(along), mesh.size(along)
-        while some := list(islice(pairs, size)):
+        rank = dist.get_rank(ranks)
+        while some := list(islice(pairs, dist.get_world_size(ranks))):
             mine: torch.Tensor | None = None
             for owner, (_, update) in enumerate(some):
-                assert isinstance(update, DTensor)
-                whole = update.full_tensor()
+                whole = update.full_tensor() if isinstance(update, DTensor) else update
                 mine = whole if owner == rank else mine
             mine = None if mine is None else _orthogonal(mine, group)
             for owner, (parameter, update) in enumerate(some):

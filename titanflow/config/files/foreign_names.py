@@ -266,7 +266,7 @@ _MOVED = (
 """Keys of this project that stood elsewhere."""
 KINDS = {"dpo": "prefer", "ipo": "prefer", "rlhf": "prefer", "pt": "pretrain", "cpt": "pretrain"}
 """Their names of stages, and the kind of stage that does the same here."""
-VALUES = {"sigmoid": "dpo"}
+VALUES = {"sigmoid": "dpo", "muon": "Muon", "adamw": "AdamW", "adamw_torch": "AdamW", "adamw_torch_fused": "AdamW"}
 """Their words for a choice, and the word here."""
 _BY_NAME = {name: entry for entry in (*FOREIGN, *_MOVED) for name in entry.names.split()}
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from titanflow.common.errors import Problem
 from titanflow.common.utf8_mode import utf8_problem
-from titanflow.config.files.foreign_names import VALUES, foreign_hint
+from titanflow.config.files.foreign_names import foreign_hint
 from titanflow.config.files.scheduler_names import scheduler_hint
+from titanflow.config.files.word_hints import other_word, section_hint
 from titanflow.files.yaml_source import (
     Leaf,
     Replacing,
@@ -252,8 +253,10 @@ def _wrong_value(key: str, leaf: Leaf, schema: Schema) -> Problem:
         hint = "a text that reads like a truth value (true, false; in a list yes, no, on and off, too) needs quotes"
     elif isinstance(found, list) and any(type(one) in (int, float) for one in found) and _takes_text(schema):
         hint = "put quotes around a number that is meant as a text"
-    elif isinstance(found, str) and (near := _other_word(found, schema)):
+    elif isinstance(found, str) and (near := other_word(found, schema)):
         hint = f"did you mean {near}?"
+    elif "properties" in schema:
+        hint = section_hint(key, found, schema)
     elif found in ("float16", "fp16", "half") and accepts("bfloat16", schema):
         hint = "float16 would need its losses scaled, which torchtitan doesn't do; bfloat16 has float32's range"
     expected = describe(schema)
@@ -264,13 +267,6 @@ def _wrong_value(key: str, leaf: Leaf, schema: Schema) -> Problem:
 
 def _holds_bool(found: Any) -> bool:
     return any(isinstance(one, bool) for one in (found if isinstance(found, list) else [found]))
-
-
-def _other_word(found: str, schema: Schema) -> str:
-    """The choice that differs in upper and lower case alone, or that has this name elsewhere; empty where none does."""
-    choices = [one for option in schema.get("anyOf", [schema]) for one in option.get("enum", ())]
-    meant = (found.lower(), VALUES.get(found.lower()))
-    return next((one for one in choices if isinstance(one, str) and one.lower() in meant), "")
 
 
 def _takes_text(schema: Schema) -> bool:

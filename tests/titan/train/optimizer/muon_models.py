@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 from torchtitan.components.optimizer import OptimizersContainer, build_optimizers
 from torchtitan.config import JobConfig
 
@@ -51,10 +52,15 @@ def config_of(**settings: Any) -> Any:
     return config
 
 
-def built(model: nn.Module, build: Any = build_optimizers, **settings: Any) -> OptimizersContainer[Any]:
+def built(
+    model: nn.Module, build: Any = build_optimizers, replicas: DeviceMesh | None = None, **settings: Any
+) -> OptimizersContainer[Any]:
+    """The optimizer; ``replicas`` are DDP's."""
     config = config_of(**settings)
     grouped: Any = with_parameter_groups(build, config, GROUPS)
-    container: OptimizersContainer[Any] = grouped([model], config, SimpleNamespace(), None)
+    degrees = {"dp_replicate_enabled": replicas is not None, "fsdp_enabled": False}
+    parallel_dims = SimpleNamespace(**degrees, get_mesh={"dp_replicate": replicas}.get)
+    container: OptimizersContainer[Any] = grouped([model], config, parallel_dims, None)
     return container
 
 

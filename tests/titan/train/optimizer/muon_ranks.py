@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from titan.models.lora import shard_slices
+from titan.train.optimizer import muon
 
 
 def distributed(model: nn.Module, mesh: DeviceMesh, placements: tuple[Replicate | Shard, ...]) -> nn.Module:
@@ -28,9 +29,9 @@ def cut_both_ways(model: Model, mesh: DeviceMesh) -> nn.Module:
     return fully_shard(model, mesh=mesh["fsdp"])
 
 
-def steps(model: nn.Module) -> dict[str, torch.Tensor]:
+def steps(model: nn.Module, replicas: DeviceMesh | None = None) -> dict[str, torch.Tensor]:
     """The weights and the momentum after three steps, whole."""
-    container = built(model, muon_lr=0.05)
+    container = built(model, muon_lr=0.05, replicas=replicas)
     for step in range(3):
         for name, gradient in gradients(model, step).items():
             parameter = model.get_parameter(name)
@@ -47,6 +48,11 @@ def steps(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: one.full_tensor() if isinstance(one, DTensor) else one for name, one in found.items()}
 
 
+def check(what: str, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    differing = [name for name, one in expected.items() if not torch.equal(found[name].detach(), one.detach())]
+    assert not differing, (what, differing)
+
+
 def main() -> None:
     dist.init_process_group("gloo")
     flat = init_device_mesh("cpu", (4,), mesh_dim_names=("fsdp",))
@@ -60,8 +66,14 @@ def main() -> None:
         "FSDP and tensor parallelism": cut_both_ways(model_of(), square),
     }.items():
         found = steps(model)
-        differing = [name for name, one in expected.items() if not torch.equal(found[name].detach(), one.detach())]
-        assert not differing, (what, differing)
+        check(what, found, expected)
+    computed: list[torch.Size] = []
+    orthogonal = muon._orthogonal
+    muon._orthogonal = lambda update, group: computed.append(update.shape) or orthogonal(update, group)
+    check("DDP", steps(model_of(), flat), expected)
+    assert len(computed) == 3 * len(MATRICES) / 4, (
+        "each rank computes its share of the matrices, in each of three steps"
+    )
     dist.destroy_process_group()
 
 

@@ -155,7 +155,7 @@ def test_a_part_without_a_matrix_is_refused():
 
 
 def test_four_ranks_step_as_one_process_to_the_bit(tmp_path):
-    """FSDP, HSDP, experts shared out or cut, and tensor parallelism, with sizes that don't divide."""
+    """FSDP, HSDP, experts shared out or cut, tensor parallelism with sizes that don't divide, and DDP's shared work."""
     log, here = tmp_path / "log.txt", Path(__file__).parent
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     assert run_forked([str(here / "muon_ranks.py")], 4, env, log, PATIENCE, here) == 0, log.read_text()

@@ -157,3 +157,22 @@ def test_in_a_preference_stage(mistakes, setting: str, expected: str) -> None:
 )
 def test_stages_have_other_kinds_here(write, mistakes, entry: str, expected: str) -> None:
     assert expected in mistakes(write(experiments__exp=f"modules:\n  pretrain: {{model: tiny.yaml}}\n  {entry}\n"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        (
+            "optimizer: muon",
+            "optimizer: found 'muon' (text)\n    expected: a mapping\n    write optimizer: {name: Muon}",
+        ),
+        ("optimizer: adamw_torch_fused", "write optimizer: {name: AdamW}"),
+        ("lr_scheduler: cosine", "write lr_scheduler: {decay_type: cosine}"),
+        ("activation_checkpoint: full", "write activation_checkpoint: {mode: full}"),
+        ("compile: true", "write compile: {enable: true}"),
+        ("validation: false", "write validation: {enable: false}"),
+    ],
+)
+def test_a_word_in_place_of_a_section_is_shown_in_it(write, mistakes, setting: str, expected: str) -> None:
+    experiment = f"modules:\n  pretrain:\n    model: tiny.yaml\n    overrides: {{{setting}}}\n"
+    assert expected in mistakes(write(experiments__exp=experiment))
