@@ -17,7 +17,7 @@ from flows.resume_proof.run_watch import AFTER_ALL, RunWatch
 from tasks.process.process import Process
 from titanflow.common.errors import StageFailed
 from titanflow.publish.bundle import LINEAGE
-from titanflow.runs.contract import METRICS_FILE
+from titanflow.runs.contract import METRICS_FILE, PREPARING_FILE
 
 POLL_SECONDS = 0.1
 """Looking more often would slow the training."""
@@ -140,7 +140,7 @@ class KilledRun:
         """Whether no half-written copies lie beside the prepared data and the published model."""
         workspace = self.published.parent
         folders = (workspace, workspace / "data", self.published)
-        left = sorted(path.name for folder in folders for path in folder.glob(".*"))
+        left = sorted(path.name for folder in folders for path in folder.glob(".*") if path.name != PREPARING_FILE)
         return Check("leftovers", not left, ", ".join(left) or "no half-written copy of data or model")
 
     def _attempt(self) -> int:

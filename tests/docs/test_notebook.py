@@ -112,4 +112,4 @@ def test_an_interrupt_of_the_kernel_saves_and_the_next_call_goes_on(
         "", user_expressions={"stage": f"({plan}.state, {plan}.reason)"}, timeout=PATIENCE, store_history=False
     )
     shown = answer["content"]["user_expressions"]["stage"]["data"]["text/plain"]
-    assert re.fullmatch(rf"\('RESUME', '.*step {steps[0]}\b.*'\)", shown)
+    assert re.fullmatch(rf"\('RESUME',\s+'.*step {steps[0]}\b.*'\)", shown)

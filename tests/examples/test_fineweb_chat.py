@@ -14,6 +14,7 @@ from own_files import question, sentence
 from tiny_experiment import ROOT
 from tiny_hub import talk_to
 
+from titanflow.config.settled import precision
 from titanflow.data.dataset_info import read_info
 from titanflow.data.tokenizer.tokenizer import train_tokenizer
 from titanflow.planning.forecast.device import DeviceSpec
@@ -60,7 +61,8 @@ def test_it_is_planned_as_it_is() -> None:
     assert planned.stage("pretrain").forecast.parameters == 361_825_216
 
 
-def test_it_fits_the_gpu_and_the_day_that_it_names() -> None:
+def test_it_fits_the_gpu_and_the_day_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "stage_device", lambda launcher: H100)
     hours, modules = 0.0, plan().config.modules
     for name in TRAININGS:
         module = modules[name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import os
@@ -77,16 +76,37 @@ def in_turn(path: Path, names: Iterable[str], say: Callable[[str], None]) -> Ite
     """Waits until no other process is in such a block with one of these names; ``say`` is told which it waits for.
 
     ``path`` is a file for all names, of which each locks a byte of its own. A killed process's locks are free at once.
+    The last process to leave removes the file.
     """
-    with path.open("ab") as file:
-        # All processes go by the same order, so that no two wait for each other.
-        for name in sorted(set(names)):
-            byte = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
-            except OSError as error:
-                if error.errno not in (errno.EACCES, errno.EAGAIN):
-                    raise
-                say(name)
-                fcntl.lockf(file, fcntl.LOCK_EX, 1, byte)
-        yield
+    with contextlib.ExitStack() as ends:
+        file = ends.enter_context(path.open("ab"))
+        _lock_names(file, names, say)
+        while not _is_at(file, path):
+            ends.close()
+            file = ends.enter_context(path.open("ab"))
+            _lock_names(file, names, say)
+        try:
+            yield
+        finally:
+            # Only alone one gets the whole of it. Who opened it before finds that it is gone, and makes a new one.
+            with contextlib.suppress(BlockingIOError, PermissionError):
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+
+
+def _lock_names(file: IO[bytes], names: Iterable[str], say: Callable[[str], None]) -> None:
+    # All processes go by the same order, so that no two wait for each other.
+    for name in sorted(set(names)):
+        byte = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+        except (BlockingIOError, PermissionError):
+            say(name)
+            fcntl.lockf(file, fcntl.LOCK_EX, 1, byte)
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    """Whether an open file is the one that stands at this path now."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False

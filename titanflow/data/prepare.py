@@ -57,14 +57,12 @@ from titanflow.data.tokenizer.tokenizer import (
     train_tokenizer,
 )
 from titanflow.runs.checkpoints import PARTS_FOLDER
-from titanflow.runs.contract import DATASET_FILE, INTERRUPTED_EXIT, StageRun
+from titanflow.runs.contract import DATASET_FILE, INTERRUPTED_EXIT, PREPARING_FILE, StageRun
 from titanflow.runs.errors import record_failure, warn
 from titanflow.runs.results import PrepareResult, write_result
 
 # From this many bytes of text on, a dataset's tokens are kept even if a later dataset fails.
 _TAKES_LONG = 64 << 20
-LOCK_FILE = ".preparing"
-"""In the workspace: by it, runs that start together prepare the same data once."""
 
 
 class Preparation:
@@ -95,7 +93,7 @@ class Preparation:
         names = [dataset.folder.name for dataset in missing]
         if self.plan.tokenizer and not self.plan.tokenizer.is_there:
             names.append(self.plan.tokenizer.folder.name)
-        with in_turn(self.plan.workspace / LOCK_FILE, names, _waits):
+        with in_turn(self.plan.workspace / PREPARING_FILE, names, _waits):
             yield
 
     def _make_all(self, missing: list[DatasetPlan]) -> None:

@@ -22,7 +22,7 @@ from titanflow.data import prepare as stage
 from titanflow.data.dataset_info import read_info
 from titanflow.data.prepared import PreparedRows
 from titanflow.data.tokenizer.tokenizer import load_tokenizer
-from titanflow.runs.contract import StageRun
+from titanflow.runs.contract import PREPARING_FILE, StageRun
 from titanflow.runs.results import read_result
 
 TEXT = "def read(path):\n    with open(path) as file:\n        return file.read()\n" * 20
@@ -347,7 +347,8 @@ def test_a_run_waits_for_another_that_prepares_the_same_and_makes_nothing_twice(
     second.folder.mkdir()
     second.write()
     name = Path(first.config["datasets"][0]["folder"]).name
-    with in_turn(Path(first.config["workspace"]) / stage.LOCK_FILE, [name], lambda _: None):
+    lock = Path(first.config["workspace"]) / PREPARING_FILE
+    with in_turn(lock, [name], lambda _: None):
         command = [*COMMAND, str(second.folder / "run.yaml")]
         waiting = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert waiting.stderr is not None
@@ -360,3 +361,4 @@ def test_a_run_waits_for_another_that_prepares_the_same_and_makes_nothing_twice(
     # Each folder's making is told with its seconds.
     assert " s)" not in said
     assert len(entries(first)) == 2
+    assert not lock.exists()

@@ -12,6 +12,7 @@ from titanflow.common.errors import ConfigError
 from titanflow.config.experiment import load_experiment
 from titanflow.config.module import Module
 from titanflow.config.overrides import parse_settings
+from titanflow.config.settled import precision
 from titanflow.draft.fitting import MARGIN
 from titanflow.planning.forecast import forecasts
 from titanflow.planning.forecast.device import DeviceSpec
@@ -94,6 +95,7 @@ def test_a_preset_is_what_its_comment_says(experiment: Any, model: str, preset: 
 
 def on(device: DeviceSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecasts, "device_of", lambda launcher: device)
+    monkeypatch.setattr(precision, "stage_device", lambda launcher: device)
 
 
 def test_an_8b_on_one_h100_is_refused_with_what_would_fit(experiment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
