@@ -79,12 +79,12 @@ def in_turn(path: Path, names: Iterable[str], say: Callable[[str], None]) -> Ite
     The last process to leave removes the file.
     """
     with contextlib.ExitStack() as ends:
-        file = ends.enter_context(path.open("ab"))
-        _lock_names(file, names, say)
-        while not _is_at(file, path):
-            ends.close()
+        while True:
             file = ends.enter_context(path.open("ab"))
             _lock_names(file, names, say)
+            if _is_at(file, path):
+                break
+            ends.close()
         try:
             yield
         finally:
